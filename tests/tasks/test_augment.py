@@ -68,7 +68,10 @@ def test_crops_reach_every_place_equally():
     assert float(moved.sum()) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [{"crop": -1}, {"shift": -1}, {"padding": "wrap"}, {"flip": False, "crop": 0}], ids=repr)
+WRONG = [{"crop": -1}, {"shift": -1}, {"padding": "wrap"}, {"flip": False, "crop": 0}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
 def test_refuses_settings_without_meaning(wrong):
     with pytest.raises(ValueError, match="Augment"):
         Augment(**wrong)

@@ -5,15 +5,13 @@ into one index per axis and example, and the batch is read once, in whatever typ
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Int, Shaped
 from torch import Tensor
-
-Padding = Literal["zeros", "edge", "reflect"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,13 @@ class Augment:
     flip: bool = True
     crop: int = 4
     shift: int = 0
-    padding: Padding = "zeros"
+    padding: str = "zeros"
 
     PADDINGS: ClassVar = ("zeros", "edge", "reflect")
 
     def __post_init__(self) -> None:
         if self.crop < 0 or self.shift < 0:
-            raise ValueError(f"Augment: crop and shift are pixels, at least 0; got crop={self.crop}, shift={self.shift}")
+            raise ValueError(f"Augment: crop and shift are pixels, at least 0; got {self.crop} and {self.shift}")
         if self.padding not in self.PADDINGS:
             raise ValueError(f"Augment: padding must be one of {self.PADDINGS}, got {self.padding!r}")
         if not (self.flip or self.crop or self.shift):
