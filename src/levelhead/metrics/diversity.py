@@ -1,0 +1,45 @@
+"""How much members differ. Print it beside the members' accuracy: bad members differ too."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.types import Scalar
+
+
+def disagreement(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
+    """Mean over pairs of members and rows of 1[most likely classes differ], in [0, 1].
+
+    Counted from the votes n_k of each row: a share sum_k n_k (n_k - 1) / (M (M - 1)) of the pairs agree.
+    """
+    num = _at_least_two(log_probs)
+    votes = F.one_hot(log_probs.argmax(-1), log_probs.shape[-1]).sum(0).double()
+    return 1 - (votes * (votes - 1)).sum(-1).mean() / (num * (num - 1))
+
+
+def variation_ratio(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
+    """Mean over rows of the share of members that do not vote for the most voted class, in [0, 1 - 1 / class]."""
+    votes = F.one_hot(log_probs.argmax(-1), log_probs.shape[-1]).sum(0)
+    return 1 - votes.amax(-1).double().mean() / len(log_probs)
+
+
+def pairwise_kl(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
+    """Mean over ordered pairs i != j and rows of KL(p_i || p_j), in nats; infinite where p_j = 0 < p_i.
+
+    Equals [M sum_i p_i log p_i - (sum_i p_i) (sum_j log p_j)] / (M (M - 1)), summed over classes: linear in M.
+    """
+    num = _at_least_two(log_probs)
+    log_probs = log_probs.double()
+    probs = log_probs.exp()
+    own = -torch.special.entr(probs).sum(0)  # p log p, and 0 at p = 0
+    mass, logs = probs.sum(0), log_probs.sum(0)
+    cross = torch.where(mass > 0, mass * logs, 0.0)  # nobody's class: 0 * -inf
+    pairs = (num * own - cross).sum(-1) / (num * (num - 1))
+    return pairs.clamp_min(0.0).mean()  # equal members leave rounding of either sign
+
+
+def _at_least_two(log_probs: Tensor) -> int:
+    if len(log_probs) < 2:
+        raise ValueError(f"log_probs: wants at least 2 members on the first axis, got {len(log_probs)}")
+    return len(log_probs)
