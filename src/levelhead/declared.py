@@ -1,0 +1,77 @@
+"""What a layer may declare to the network that holds it: that it draws, owns members, or waits for hyper-parameters.
+
+`Network` reads these declarations to decide where the member and sample axes enter, which noise is replayed, and which
+parameters get their own optimiser settings. No layer tiles a batch for itself.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Hint(NamedTuple):
+    """Optimiser settings that a layer asks for one of its parameters: factor on the learning rate, weight decay or not."""
+
+    lr: float = 1.0
+    decay: bool = True
+
+
+class Declared(nn.Module):
+    """A layer with declarations. `hints` maps its own parameters' names to optimiser settings."""
+
+    hints: ClassVar[Mapping[str, Hint]] = {}
+
+
+class Stochastic(Declared):
+    """A layer that draws: always while training, at prediction only when the network is asked for samples."""
+
+    sampling: bool = False  # set by the network around a pass that wants samples
+    muted: bool = False  # set by `still`
+
+    @property
+    def drawing(self) -> bool:
+        """Whether this pass draws."""
+        return (self.training or self.sampling) and not self.muted
+
+
+class Membered(Declared):
+    """A layer whose parameters differ from member to member; its input's leading axis is (member sample batch)."""
+
+    num_members: int
+
+    def by_member(self, x: Float[Tensor, "rows ..."]) -> Float[Tensor, "member rest ..."]:
+        """The input with its member axis unfolded. Raises ValueError where the rows are no multiple of the members."""
+        if x.shape[0] % self.num_members:
+            raise ValueError(
+                f"{type(self).__name__}: {x.shape[0]} rows cannot be shared by {self.num_members} members; "
+                "call it through a Network, which tiles the batch"
+            )
+        return rearrange(x, "(member rest) ... -> member rest ...", member=self.num_members)
+
+
+class Conditional(Membered):
+    """A layer that reads hyper-parameters; the network hands them over before each pass."""
+
+    condition: Float[Tensor, "member batch hyper"] | None = None
+
+    def condition_rows(self, num_rows: int) -> Float[Tensor, "rows hyper"]:
+        """The hyper-parameters of every row, (member sample batch) order; joint passes repeat whole blocks."""
+        if self.condition is None:
+            raise RuntimeError(f"{type(self).__name__} is reached only through its Network, which sets `condition`")
+        members, batch, _ = self.condition.shape
+        if num_rows % (members * batch):
+            raise ValueError(
+                f"{type(self).__name__}: {num_rows} rows are no multiple of {members} members x {batch} draws of hyper"
+            )
+        return repeat(self.condition, "k b h -> (k block b) h", block=num_rows // (members * batch))
+
+
+class Hyper(nn.Module):
+    """The ranges of a network's hyper-parameters; a concrete container says how they are parametrised."""
+
+    def mean(self) -> Float[Tensor, "member hyper"]:
+        """The point at which the network predicts when nobody passes hyper-parameters."""
+        raise TypeError(f"{type(self).__name__} must define mean()")

@@ -1,0 +1,495 @@
+"""What a network's last axis means (likelihoods, open) and what a predictor believes (predictives, closed).
+
+A predictive is a mixture over members. Everything stays in log space; uncertainty is in nats for classes and in
+squared target units for regression, and total = aleatoric + epistemic in both.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from levelhead.types import Scalar, Targets
+
+LOG_TWO_PI = math.log(2 * math.pi)
+MIN_VARIANCE = 1e-6  # in standardised target units; keeps a perfectly fitted residual from an infinite density
+
+
+class Predictive(ABC):
+    """A mixture over members, one distribution a row of the batch. Final: CategoricalMixture, GaussianMixture.
+
+    log_weights  (member,): normalised log mixture weights.
+    log_density  (*batch,) or None: log density of the features, where a method models it.
+    sets         (*batch, class) or None: prediction sets, from an outermost conformal step.
+    """
+
+    log_weights: Float[Tensor, " member"]
+    log_density: Float[Tensor, "*batch"] | None
+    sets: Bool[Tensor, "*batch class"] | None
+
+    @abstractmethod
+    def member_log_prob(self, y: Targets) -> Float[Tensor, "member *batch"]:
+        """Log probability (density) of the targets under each member, in nats."""
+
+    @abstractmethod
+    def total(self) -> Float[Tensor, "*batch"]:
+        """Uncertainty of the mixture: entropy in nats, or variance in squared target units (summed over targets)."""
+
+    @abstractmethod
+    def aleatoric(self) -> Float[Tensor, "*batch"]:
+        """Expected uncertainty of a member: what remains when the member is known."""
+
+    def epistemic(self) -> Float[Tensor, "*batch"]:
+        """Disagreement of the members: total - aleatoric (mutual information, or variance of the means); never negative."""
+        return (self.total() - self.aleatoric()).clamp_min(0.0)
+
+    def log_prob(self, y: Targets) -> Float[Tensor, "*batch"]:
+        """Log probability (density) of the targets under the mixture, in nats."""
+        members = self.member_log_prob(y)
+        return torch.logsumexp(members + along_members(self.log_weights, members.ndim), dim=0)
+
+    @property
+    def num_members(self) -> int:
+        """Number of mixture components."""
+        return len(self.log_weights)
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor | None]:
+        """The fields by name: enough to rebuild the value with `type(self)(**tensors)`."""
+
+    @abstractmethod
+    def components(self) -> dict[str, Tensor]:
+        """The fields with a leading member axis."""
+
+    def with_weights(self, log_weights: Float[Tensor, " member"]) -> Self:
+        """The same members under other (unnormalised) log weights."""
+        return replace(self, log_weights=log_weights)  # type: ignore[type-var]
+
+    def with_log_density(self, log_density: Float[Tensor, "*batch"] | None) -> Self:
+        """The same beliefs with the features' log density attached."""
+        return replace(self, log_density=log_density)  # type: ignore[type-var]
+
+    def with_sets(self, sets: Bool[Tensor, "*batch class"] | None) -> Self:
+        """The same beliefs with prediction sets attached."""
+        return replace(self, sets=sets)  # type: ignore[type-var]
+
+    def detach(self) -> Self:
+        """The same value, cut from the graph."""
+        return type(self)(**{name: None if t is None else t.detach() for name, t in self.tensors().items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same value on `device`."""
+        return type(self)(**{name: None if t is None else t.to(device) for name, t in self.tensors().items()})
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """The same beliefs about some rows of the batch."""
+        per_member = self.components()
+        fields: dict[str, Tensor | None] = {}
+        for name, t in self.tensors().items():
+            fields[name] = t if t is None or name == "log_weights" else t[:, rows] if name in per_member else t[rows]
+        return type(self)(**fields)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalMixture(Predictive):
+    """sum_m w_m Categorical(softmax(logits_m)).
+
+    logits (member, *batch, class): normalised here once. log_weights default to uniform.
+    """
+
+    logits: Float[Tensor, "member *batch class"]
+    log_weights: Float[Tensor, " member"] = None  # type: ignore[assignment]
+    log_density: Float[Tensor, "*batch"] | None = None
+    sets: Bool[Tensor, "*batch class"] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logits", F.log_softmax(self.logits, dim=-1))
+        object.__setattr__(self, "log_weights", normalised(self.log_weights, self.logits))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.logits.shape[-1]
+
+    @property
+    def log_probs(self) -> Float[Tensor, "*batch class"]:
+        """Log probabilities of the mixture, in nats."""
+        if self.num_members == 1:
+            return self.logits[0]
+        return torch.logsumexp(self.logits + along_members(self.log_weights, self.logits.ndim), dim=0)
+
+    @property
+    def probs(self) -> Float[Tensor, "*batch class"]:
+        """Probabilities of the mixture."""
+        return self.log_probs.exp()
+
+    @property
+    def confidence(self) -> Float[Tensor, "*batch"]:
+        """Probability of the most likely class, in [1 / num_classes, 1]."""
+        return self.log_probs.amax(-1).exp()
+
+    @property
+    def label(self) -> Int[Tensor, "*batch"]:
+        """The most likely class."""
+        return self.log_probs.argmax(-1)
+
+    def member_log_prob(self, y: Targets) -> Float[Tensor, "member *batch"]:
+        """Log probability of labels (*batch) under each member; soft labels (*batch, class) give the cross-entropy."""
+        if y.is_floating_point():
+            return (self.logits * y).sum(-1)
+        if y.shape != self.logits.shape[1:-1]:
+            raise ValueError(
+                f"Predictive.log_prob: y has shape {tuple(y.shape)}, the predictions want {tuple(self.logits.shape[1:-1])}"
+            )
+        index = y.expand(self.logits.shape[:-1]).unsqueeze(-1)
+        return rearrange(self.logits.gather(-1, index), "... 1 -> ...")
+
+    def total(self) -> Float[Tensor, "*batch"]:
+        """Entropy of the mixture, nats, in [0, log num_classes]."""
+        return entropy(self.log_probs)
+
+    def aleatoric(self) -> Float[Tensor, "*batch"]:
+        """Expected entropy of a member, nats."""
+        members = entropy(self.logits)
+        return (members * along_members(self.log_weights, members.ndim).exp()).sum(0)
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """See `Predictive.tensors`."""
+        return {
+            "logits": self.logits,
+            "log_weights": self.log_weights,
+            "log_density": self.log_density,
+            "sets": self.sets,
+        }
+
+    def components(self) -> dict[str, Tensor]:
+        """See `Predictive.components`."""
+        return {"logits": self.logits}
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture(Predictive):
+    """sum_m w_m Normal(mean_m, variance_m), independent over targets, in the targets' own units."""
+
+    means: Float[Tensor, "member *batch target"]
+    variances: Float[Tensor, "member *batch target"]
+    log_weights: Float[Tensor, " member"] = None  # type: ignore[assignment]
+    log_density: Float[Tensor, "*batch"] | None = None
+    sets: None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log_weights", normalised(self.log_weights, self.means))
+
+    @property
+    def weights(self) -> Float[Tensor, "member *one"]:
+        """Mixture weights, shaped to multiply `means`."""
+        return along_members(self.log_weights, self.means.ndim).exp()
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch target"]:
+        """Mean of the mixture."""
+        return (self.means * self.weights).sum(0)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch target"]:
+        """Variance of the mixture, by the law of total variance."""
+        spread = (self.means - self.mean).square()
+        return ((self.variances + spread) * self.weights).sum(0)
+
+    @property
+    def stddev(self) -> Float[Tensor, "*batch target"]:
+        """Standard deviation of the mixture."""
+        return self.variance.sqrt()
+
+    def member_log_prob(self, y: Targets) -> Float[Tensor, "member *batch"]:
+        """Log density of targets (*batch, target), summed over the target axis."""
+        if y.shape != self.means.shape[1:]:
+            raise ValueError(
+                f"Predictive.log_prob: y has shape {tuple(y.shape)}, the predictions want {tuple(self.means.shape[1:])}"
+            )
+        residual = (y - self.means).square() / self.variances
+        return -0.5 * (residual + self.variances.log() + LOG_TWO_PI).sum(-1)
+
+    def total(self) -> Float[Tensor, "*batch"]:
+        """Variance of the mixture, summed over targets."""
+        return self.variance.sum(-1)
+
+    def aleatoric(self) -> Float[Tensor, "*batch"]:
+        """Expected variance of a member, summed over targets."""
+        return (self.variances * self.weights).sum(0).sum(-1)
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """See `Predictive.tensors`."""
+        return {
+            "means": self.means,
+            "variances": self.variances,
+            "log_weights": self.log_weights,
+            "log_density": self.log_density,
+            "sets": self.sets,
+        }
+
+    def components(self) -> dict[str, Tensor]:
+        """See `Predictive.components`."""
+        return {"means": self.means, "variances": self.variances}
+
+
+def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = None) -> Predictive:
+    """One mixture of several: members are concatenated, weights multiplied by the parts'.
+
+    Densities are mixed too where every part has one. Prediction sets do not survive mixing.
+    Raises ValueError for no parts or parts of different kinds.
+    """
+    if not parts or any(type(part) is not type(parts[0]) for part in parts):
+        raise ValueError(f"mix: wants predictives of one kind, got {[type(part).__name__ for part in parts]}")
+    if len(parts) == 1 and log_weights is None:
+        return parts[0]
+    outer = normalised(log_weights, torch.stack([part.log_weights.sum() for part in parts]))
+    weights = torch.cat([part.log_weights + w for part, w in zip(parts, outer, strict=True)])
+    fields: dict[str, Any] = {name: torch.cat([part.components()[name] for part in parts]) for name in parts[0].components()}
+    densities = [part.log_density for part in parts]
+    known = [d for d in densities if d is not None]
+    if len(known) == len(parts):
+        stacked = torch.stack(known)
+        fields["log_density"] = torch.logsumexp(stacked + along_members(outer, stacked.ndim), dim=0)
+    return type(parts[0])(**fields, log_weights=weights)
+
+
+def concatenate(parts: list[Predictive]) -> Predictive:
+    """One predictive over the rows of several, in order; members must agree in number and weight."""
+    first = parts[0]
+    per_member = first.components()
+    fields: dict[str, Any] = {}
+    for name, tensor in first.tensors().items():
+        if tensor is None or name == "log_weights":
+            fields[name] = tensor
+        else:
+            fields[name] = torch.cat([_present(part.tensors()[name]) for part in parts], dim=1 if name in per_member else 0)
+    return type(first)(**fields)
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None, "batches of one predictor carry the same fields"
+    return tensor
+
+
+def entropy(log_probs: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch"]:
+    """Shannon entropy in nats; classes of probability zero count nothing."""
+    return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
+
+
+def along_members(log_weights: Float[Tensor, " member"], ndim: int) -> Float[Tensor, "member *one"]:
+    """Weights shaped to broadcast against a tensor of `ndim` axes with members first."""
+    return log_weights.reshape(-1, *(1,) * (ndim - 1))
+
+
+def normalised(log_weights: Tensor | None, like: Float[Tensor, "member ..."]) -> Float[Tensor, " member"]:
+    """Log weights that sum to one in probability; uniform where None."""
+    size = len(like)
+    if log_weights is None:
+        return like.new_full((size,), -math.log(size))
+    if log_weights.shape != (size,):
+        raise ValueError(f"log_weights: wants one weight for each of {size} members, got shape {tuple(log_weights.shape)}")
+    return F.log_softmax(log_weights.to(like), dim=0)
+
+
+class Likelihood(Protocol):
+    """What the last axis of a network's outputs means. Sites labelled `void` do not count."""
+
+    @property
+    def void(self) -> int | None:
+        """The label that does not count, or None."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the last axis of a network's outputs."""
+
+    def loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Scalar:
+        """Mean negative log likelihood, over rows and sites that are not void, in nats."""
+
+    def member_loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Float[Tensor, "row *batch"]:
+        """Negative log likelihood of each row and site (zero where void), in nats."""
+
+    def predictive(self, outputs: Float[Tensor, "row *batch output"]) -> Predictive:
+        """The belief that these outputs mean; rows become members."""
+
+    def divergence(self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]) -> Scalar:
+        """Mean KL(p || q) over rows and sites, in nats."""
+
+    def example_divergence(
+        self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]
+    ) -> Float[Tensor, "row *batch"]:
+        """KL(p || q) of each row and site, in nats."""
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Classes by softmax. Labels int (*member, *batch), or soft float (..., class); `void` marks sites that do not count."""
+
+    num_classes: int = 2
+    void: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"Categorical: num_classes must be at least 2, got {self.num_classes}")
+
+    @property
+    def num_outputs(self) -> int:
+        """One logit a class."""
+        return self.num_classes
+
+    def member_loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Float[Tensor, "row *batch"]:
+        """Cross-entropy of each row and site in nats; zero where void."""
+        if y.is_floating_point():
+            return -(F.log_softmax(outputs, dim=-1) * per_row(y, outputs.shape)).sum(-1)
+        labels = per_row(y, outputs.shape[:-1])
+        flat = F.cross_entropy(
+            outputs.reshape(-1, outputs.shape[-1]),
+            labels.reshape(-1),
+            reduction="none",
+            ignore_index=-100 if self.void is None else self.void,
+        )
+        return flat.reshape(outputs.shape[:-1])
+
+    def loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Scalar:
+        """Mean cross-entropy over rows and sites that are not void, in nats."""
+        losses = self.member_loss(outputs, y)
+        if self.void is None or y.is_floating_point():
+            return losses.mean()
+        return losses.sum() / (per_row(y, losses.shape) != self.void).sum().clamp_min(1)
+
+    def predictive(self, outputs: Float[Tensor, "row *batch output"]) -> CategoricalMixture:
+        """Rows become members of equal weight."""
+        return CategoricalMixture(outputs)
+
+    def example_divergence(
+        self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]
+    ) -> Float[Tensor, "row *batch"]:
+        """KL(softmax(p) || softmax(q)) of each row and site, in nats."""
+        log_p, log_q = F.log_softmax(p, dim=-1), F.log_softmax(q, dim=-1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def divergence(self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]) -> Scalar:
+        """Mean KL(softmax(p) || softmax(q)), in nats."""
+        return self.example_divergence(p, q).mean()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Heteroscedastic regression: outputs are (mean, raw variance) for every target, in standardised target units.
+
+    y = shift + scale * standardised; variance = softplus(raw) + 1e-6 (Lakshminarayanan et al., arXiv 1612.01474).
+    The loss is in standardised units (so learning rates do not depend on units); predictives are in the targets' own.
+    """
+
+    num_targets: int = 1
+    shift: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name, value in (("shift", self.shift), ("scale", self.scale)):
+            if len(value) != self.num_targets:
+                raise ValueError(f"Gaussian: {name} wants {self.num_targets} numbers, got {len(value)}")
+        if min(self.scale) <= 0:
+            raise ValueError(f"Gaussian: scale must be positive, got {self.scale}")
+
+    @property
+    def void(self) -> None:
+        """Every target counts."""
+        return
+
+    @property
+    def num_outputs(self) -> int:
+        """A mean and a raw variance for every target."""
+        return 2 * self.num_targets
+
+    def moments(
+        self, outputs: Float[Tensor, "row *batch output"]
+    ) -> tuple[Float[Tensor, "row *batch target"], Float[Tensor, "row *batch target"]]:
+        """Mean and variance, standardised."""
+        mean, raw = outputs.split(self.num_targets, dim=-1)
+        return mean, F.softplus(raw) + MIN_VARIANCE
+
+    def member_loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Float[Tensor, "row *batch"]:
+        """Gaussian negative log likelihood of the standardised targets, summed over targets, in nats."""
+        mean, variance = self.moments(outputs)
+        target = per_row((y - y.new_tensor(self.shift)) / y.new_tensor(self.scale), mean.shape)
+        return 0.5 * ((target - mean).square() / variance + variance.log() + LOG_TWO_PI).sum(-1)
+
+    def loss(self, outputs: Float[Tensor, "row *batch output"], y: Targets) -> Scalar:
+        """Mean Gaussian negative log likelihood of the standardised targets, in nats."""
+        return self.member_loss(outputs, y).mean()
+
+    def predictive(self, outputs: Float[Tensor, "row *batch output"]) -> GaussianMixture:
+        """Rows become members of equal weight, in the targets' own units."""
+        mean, variance = self.moments(outputs)
+        return self.unstandardised(mean, variance)
+
+    def unstandardised(
+        self, mean: Float[Tensor, "row *batch target"], variance: Float[Tensor, "row *batch target"]
+    ) -> GaussianMixture:
+        """The mixture whose standardised moments these are."""
+        scale = mean.new_tensor(self.scale)
+        return GaussianMixture(mean * scale + mean.new_tensor(self.shift), variance * scale.square())
+
+    def example_divergence(
+        self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]
+    ) -> Float[Tensor, "row *batch"]:
+        """KL between the two Gaussians of each row and site, summed over targets, in nats."""
+        (mean_p, var_p), (mean_q, var_q) = self.moments(p), self.moments(q)
+        ratio = var_p / var_q
+        return 0.5 * (ratio - 1 - ratio.log() + (mean_p - mean_q).square() / var_q).sum(-1)
+
+    def divergence(self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]) -> Scalar:
+        """Mean KL between the two Gaussians, in nats."""
+        return self.example_divergence(p, q).mean()
+
+
+def per_row(y: Targets, shape: tuple[int, ...] | torch.Size) -> Targets:
+    """Targets with an axis for rows: members' own targets are repeated over samples, shared ones over all rows."""
+    if y.ndim == len(shape):
+        rows, members = shape[0], y.shape[0]
+        if rows % members:
+            raise ValueError(f"y has {members} members, the outputs have {rows} rows: not a multiple")
+        return y.repeat_interleave(rows // members, dim=0).expand(shape)  # rows are member-major
+    return y.expand(shape)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a network must fit: plain numbers, made from a task, enough to rebuild it.
+
+    input_shape  of one example, without the batch: (channel, height, width) or (feature,).
+    mean, std    of the training inputs, one a channel or feature, for the first layer.
+    """
+
+    input_shape: tuple[int, ...] = (1,)
+    num_outputs: int = 2
+    likelihood: Likelihood = Categorical()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"Signature: mean has {len(self.mean)} numbers, std has {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"Signature: std must be positive, got {self.std}")
+
+    def example(self, batch: int = 2, *, seed: int = 0) -> Float[Tensor, "batch *input"]:
+        """Random inputs of the right shape, uniform in [0, 1]: for probing a network, never for learning."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(batch, *self.input_shape, generator=generator)
+
+
+def soft(y: Targets, num_classes: int, *, asker: str = "this part") -> Float[Tensor, "*batch class"]:
+    """Labels as probabilities: one-hot for int labels, unchanged for soft ones."""
+    if y.is_floating_point():
+        if y.shape[-1] != num_classes:
+            raise ValueError(f"{asker}: soft labels have {y.shape[-1]} classes, the likelihood {num_classes}")
+        return y
+    return F.one_hot(y, num_classes).to(torch.get_default_dtype())

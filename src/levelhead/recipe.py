@@ -1,0 +1,165 @@
+"""Recipes: frozen values with a `fit`. One names a backbone, surgeries, regularisers, a sampler and post-hoc steps; the
+others combine recipes and have the same `fit`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import torch
+
+from levelhead.network import Backbone, Network, Surgery, build, seeded
+from levelhead.predictor import Ensemble, Predictor
+from levelhead.processes import each
+from levelhead.samplers.sgd import SGD
+from levelhead.storage import load, save
+from levelhead.tasks.task import Task
+from levelhead.training import Regulariser, Run, Runtime, Sampler, train
+from levelhead.types import CannotCompose, LevelheadError
+
+PostHoc = Callable[[Predictor, Task], Predictor]
+DRY_ROWS = 8
+
+
+class Fit(Protocol):
+    """Anything that turns a task and a seed into a predictor."""
+
+    def fit(self, task: Task, seed: int = 0, runtime: Runtime = Runtime(), *, rehearsed: bool = False) -> Predictor:
+        """The predictor; task, seed and the value itself determine it."""
+
+    def shortened(self) -> Self:
+        """The same shape of computation at the smallest size, for a dry run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One network's recipe: backbone, surgeries in order, regularisers (first = outermost), sampler, post-hoc steps."""
+
+    backbone: Backbone
+    surgery: tuple[Surgery, ...] = ()
+    regularisers: tuple[Regulariser, ...] = ()
+    sampler: Sampler[Any] = field(default_factory=SGD)
+    posthoc: tuple[PostHoc, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("surgery", "regularisers", "posthoc"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple):
+                raise TypeError(f"Recipe: {name} wants a tuple of parts, got {value!r}; write ({name}_part,)")
+
+    def build(self, task: Task, seed: int = 0) -> Network:
+        """The network before training."""
+        with seeded(Run(seed).seed_for("init")):
+            return build(self.backbone, self.surgery, task.signature)
+
+    def fit(self, task: Task, seed: int = 0, runtime: Runtime = Runtime(), *, rehearsed: bool = False) -> Predictor:
+        """Train on task.train, apply the post-hoc steps on task.calibration, and return the predictor.
+
+        Runs the whole recipe dry first unless `rehearsed`: what cannot compose raises CannotCompose before training.
+        """
+        if not rehearsed:
+            rehearse(self, task)
+        run = Run(seed, runtime, plain=self._plain)
+        open_task = task.to(run.device).sealed()
+        network = self.build(task, seed).to(run.device, runtime.dtype)
+        if runtime.compile:
+            network.features.compile()
+        with seeded(run.seed_for("noise"), run.device):
+            predictor = train(network, open_task, self.regularisers, self.sampler, run)
+        for place, step in enumerate(self.posthoc):
+            with seeded(run.seed_for("posthoc", place), run.device):
+                predictor = step(predictor, open_task)
+        return predictor.eval()
+
+    def _plain(self, network: Network, task: Task, run: Run) -> Predictor:
+        with seeded(run.seed_for("noise"), run.device):
+            return train(network, task, (), self.sampler, run)
+
+    def shortened(self) -> Self:
+        """One epoch on a tiny batch."""
+        return dataclasses.replace(self, sampler=_shortened_sampler(self.sampler))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepEnsemble:
+    """`size` independent fits of one recipe, averaged as a mixture (Lakshminarayanan et al., arXiv 1612.01474).
+
+    member   what is fitted `size` times, each with a seed derived from the ensemble's.
+    posthoc  steps on the finished mixture (pool, then calibrate).
+    runtime.workers members are fitted side by side, in processes of one thread each.
+    """
+
+    member: Fit
+    size: int = 5
+    posthoc: tuple[PostHoc, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"DeepEnsemble: size must be at least 1, got {self.size}")
+
+    def fit(self, task: Task, seed: int = 0, runtime: Runtime = Runtime(), *, rehearsed: bool = False) -> Predictor:
+        """Fit the members, reuse those already in runtime.folder, and apply the post-hoc steps to the mixture."""
+        if not rehearsed:
+            rehearse(self, task)
+        run = Run(seed, runtime)
+        alone = dataclasses.replace(runtime, workers=1)
+        jobs = [(self.member, task, run.seed_for("member", k), alone.inside(f"member-{k}")) for k in range(self.size)]
+        predictor: Predictor = Ensemble(list(each(_fit_member, jobs, workers=runtime.workers)))
+        open_task = task.to(run.device).sealed()
+        for place, step in enumerate(self.posthoc):
+            with seeded(run.seed_for("posthoc", place), run.device):
+                predictor = step(predictor, open_task)
+        return predictor.eval()
+
+    def shortened(self) -> Self:
+        """Two members, one epoch each."""
+        return dataclasses.replace(self, member=self.member.shortened(), size=min(self.size, 2))
+
+
+def _fit_member(member: Fit, task: Task, seed: int, runtime: Runtime) -> Predictor:
+    """Fit one member, or load it where an earlier run finished it."""
+    place = None if runtime.folder is None else runtime.folder / "predictor"
+    if place is not None and place.exists():
+        return load(place, trust=("*",)).to(runtime.device)  # our own file, written below
+    predictor = member.fit(task, seed, runtime, rehearsed=True)
+    if place is not None:
+        save(predictor, place)
+    return predictor
+
+
+def rehearse(recipe: Fit, task: Task) -> None:
+    """Run a recipe dry: 8 rows, one step, every post-hoc step, combinators of two.
+
+    Raises CannotCompose where parts do not go together, with what to write instead.
+    """
+    dry = task.dry(DRY_ROWS)
+    predictor = recipe.shortened().fit(dry, 0, Runtime(), rehearsed=True)
+    with torch.no_grad():
+        belief = predictor(next(iter(dry.val.ordered(DRY_ROWS))).x)
+    if not torch.isfinite(belief.total()).all():
+        raise CannotCompose(
+            "After one step on 8 rows this recipe predicts numbers that are not finite. Lower the learning rate, or "
+            f"leave out parts until it does not: {recipe}"
+        )
+
+
+def _shortened_sampler(sampler: Any) -> Any:
+    """A sampler of one epoch and one tiny batch; wrappers shorten what they hold."""
+    changes: dict[str, Any] = {}
+    for spec in dataclasses.fields(sampler):
+        if spec.name == "inner":
+            changes["inner"] = _shortened_sampler(sampler.inner)
+        elif spec.name == "epochs":
+            changes["epochs"] = 1
+        elif spec.name == "batch_size" and sampler.batch_size is not None:
+            changes["batch_size"] = DRY_ROWS
+    return dataclasses.replace(sampler, **changes)
+
+
+def posthoc_steps(recipe: Fit) -> Sequence[PostHoc]:
+    """The outermost post-hoc steps of a recipe or combinator."""
+    return getattr(recipe, "posthoc", ())
+
+
+__all__ = ["DeepEnsemble", "Fit", "LevelheadError", "PostHoc", "Recipe", "posthoc_steps", "rehearse"]
