@@ -111,17 +111,25 @@ class Split:
         if size is None:
             yield from self.ordered(len(self))
             return
-        check_size(size)
         order = torch.randperm(len(self), generator=generator).to(self.device)
-        starts = list(range(0, len(self), size))
-        if len(starts) > 1 and len(self) - starts[-1] == 1:
-            starts.pop()
+        starts = self._starts(size)
         for start, stop in zip(starts, [*starts[1:], len(self)], strict=True):
             index = order[start:stop]
             x = self.x.index_select(0, index)
             if augment is not None:
                 x = augment(x, generator)
             yield Batch(as_float(x), self.y.index_select(0, index), index)
+
+    def num_batches(self, size: int | None) -> int:
+        """How many batches `batches(size, ...)` gives."""
+        return 1 if size is None else len(self._starts(size))
+
+    def _starts(self, size: int) -> list[int]:
+        check_size(size)
+        starts = list(range(0, len(self), size))
+        if len(starts) > 1 and len(self) - starts[-1] == 1:
+            starts.pop()
+        return starts
 
     @cached_property
     def row_hashes(self) -> tuple[bytes, ...]:
