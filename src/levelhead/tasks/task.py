@@ -102,7 +102,7 @@ class Task:
         return Signature(tuple(self.train.x.shape[1:]), self.likelihood.num_outputs, self.likelihood, mean, std)
 
     def receipt(self) -> dict[str, Any]:
-        """What exactly the data was, as plain JSON: size and digest of each split, overlaps, augmentation, arguments."""
+        """What exactly the data was, as plain JSON: size and digest of each split, overlaps, augmentation."""
         return copy.deepcopy(self._receipt)
 
     @property
