@@ -6,10 +6,12 @@ from typing import Any, Protocol, Self
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError
-from levelhead.predictive import Categorical
 from torch import Tensor
-
 from typechecker import checkable
+
+from levelhead.predictive import Categorical
+
+Scores = Float[Tensor, "batch class"]
 
 
 class Loss(Protocol):
@@ -36,7 +38,7 @@ def test_a_wrong_type_is_refused():
         (dict[str, Loss], dict[str, Any]),
         (list[int], list[int]),
         (Callable[[Loss], int], Callable[[Loss], int]),
-        (Float[Tensor, "batch class"], Float[Tensor, "batch class"]),
+        (Scores, Scores),
         (int | None, int | None),
     ],
     ids=str,
