@@ -114,7 +114,7 @@ def reliability_table(
 ) -> Reliability:
     """The table of any confidences and outcomes, both in [0, 1], over `edges` or 15 equal-width bins."""
     edges = (equal_width_edges() if edges is None else edges).to(confidence.device, torch.float64)
-    confidence, bins = confidence.double(), len(edges) - 1
+    confidence, bins = confidence.double().contiguous(), len(edges) - 1
     index = torch.bucketize(confidence, edges[1:-1])
     return Reliability(
         torch.zeros(bins, dtype=torch.long, device=edges.device).index_add(0, index, torch.ones_like(index)),

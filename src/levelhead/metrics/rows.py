@@ -5,7 +5,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-NORMALISATION_TOLERANCE = 1e-4  # of the sum of a row's probabilities; half precision is upcast before it gets here
+NORMALISATION_TOLERANCE = (
+    1e-4  # of the sum of a row's probabilities; logits of half precision want float() before log_softmax
+)
 
 
 def labelled_rows(
@@ -36,7 +38,7 @@ def labelled_rows(
     if not off <= NORMALISATION_TOLERANCE:  # also true for NaN
         raise ValueError(
             f"log_probs: rows must be log probabilities that sum to one, the worst sum is off by {float(off):.3g}; "
-            "pass log_softmax(logits), not logits or probabilities"
+            "pass log_softmax(logits), in float32 or wider, not logits or probabilities"
         )
     return log_probs, y.long()
 

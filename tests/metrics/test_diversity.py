@@ -1,0 +1,49 @@
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from levelhead.metrics.diversity import disagreement, pairwise_kl, variation_ratio
+
+
+@given(members=st.integers(2, 5), seed=st.integers(0, 1000), segmentation=st.booleans())
+def test_against_loops_over_pairs(members: int, seed: int, segmentation: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (members, 3, 4, 5) if segmentation else (members, 12, 5)
+    log_probs = torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(-1)
+    flat = log_probs.reshape(members, 12, 5)
+    label = flat.argmax(-1)
+    pairs = list(itertools.permutations(range(members), 2))
+    differ = sum(float((label[i] != label[j]).double().mean()) for i, j in pairs) / len(pairs)
+    kl = sum(float(F.kl_div(flat[j], flat[i], reduction="batchmean", log_target=True)) for i, j in pairs) / len(pairs)
+    assert float(disagreement(log_probs)) == pytest.approx(differ)
+    assert float(pairwise_kl(log_probs)) == pytest.approx(kl)
+    modes = [max((label[:, n] == k).sum().item() for k in range(5)) for n in range(12)]
+    assert float(variation_ratio(log_probs)) == pytest.approx(1 - sum(modes) / (12 * members))
+
+
+def test_equal_members_do_not_differ() -> None:
+    log_probs = torch.randn(1, 50, 10).log_softmax(-1).expand(4, 50, 10)
+    assert float(disagreement(log_probs)) == 0
+    assert float(variation_ratio(log_probs)) == 0
+    assert 0 <= float(pairwise_kl(log_probs)) < 1e-12
+
+
+def test_probabilities_of_zero() -> None:
+    nobody = torch.tensor([[[0.5, 0.5, 0.0]], [[0.25, 0.75, 0.0]]]).double()
+    expected = [(p * (p / q).log()).sum() for p, q in itertools.permutations(nobody[:, 0, :2], 2)]
+    assert_close(pairwise_kl(nobody.log()), torch.stack(expected).mean())
+    disjoint = torch.eye(2).reshape(2, 1, 2).log()
+    assert float(pairwise_kl(disjoint)) == math.inf
+    assert float(disagreement(disjoint)) == 1
+
+
+@pytest.mark.parametrize("metric", [disagreement, pairwise_kl])
+def test_one_member_has_nobody_to_differ_from(metric) -> None:
+    with pytest.raises(ValueError, match="2 members"):
+        metric(torch.randn(1, 3, 4).log_softmax(-1))
