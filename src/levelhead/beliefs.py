@@ -1,0 +1,264 @@
+"""What a predictor said about a set of rows, small enough to keep: scores are computed from this and from nothing else.
+
+One class for labels and one for real targets. Rows are flat (sites of a map count as rows, void ones are dropped), on
+the CPU, in float32. What is stored is what is scored, so a new metric needs no new forward pass.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import quote, unquote
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
+from levelhead.predictor import Predictor
+from levelhead.tasks.task import Task
+from levelhead.types import Batch, Targets
+
+FOLDER = "predictions"
+SUFFIX = ".safetensors"
+
+
+class Record(NamedTuple):
+    """One number of one evaluation: a row of every table.
+
+    evaluation    which suite: clean, shift, ood, cost, ...
+    data          the set of rows: test, a shift's name, an out-of-distribution set's name.
+    severity      of the shift, 1 to 5; None where there is none.
+    metric        what was measured; `<metric>_se` is the standard error of `<metric>` over the choice of rows.
+    num_examples  rows behind the number.
+    """
+
+    evaluation: str
+    data: str
+    severity: int | None
+    metric: str
+    value: float
+    num_examples: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBeliefs:
+    """Beliefs about labels.
+
+    log_probs  (row, class): of the mixture, in nats.
+    total, aleatoric, epistemic  (row,): entropy, expected entropy, mutual information, in nats.
+    y          (row,): the labels; -1 where a set has none. Soft labels are kept as their most likely class.
+    log_density, sets  as in `Predictive`, or None.
+    """
+
+    log_probs: Float[Tensor, "row class"]
+    total: Float[Tensor, " row"]
+    aleatoric: Float[Tensor, " row"]
+    epistemic: Float[Tensor, " row"]
+    y: Int[Tensor, " row"]
+    log_density: Float[Tensor, " row"] | None = None
+    sets: Bool[Tensor, "row class"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.total)
+
+    @classmethod
+    def of(cls, belief: CategoricalMixture, y: Targets, *, void: int | None = None) -> Self:
+        """The beliefs about one batch, without the sites whose label is `void`."""
+        labels = y.argmax(-1) if y.is_floating_point() else y
+        log_probs = belief.log_probs.float()
+        if belief.logits.dtype.itemsize < 4:  # half precision is normalised to three digits only
+            log_probs = log_probs.log_softmax(-1)
+        flat: dict[str, Any] = {
+            "log_probs": rearrange(log_probs, "... k -> (...) k"),
+            "total": belief.total().float().reshape(-1),
+            "aleatoric": belief.aleatoric().float().reshape(-1),
+            "epistemic": belief.epistemic().float().reshape(-1),
+            "y": labels.reshape(-1).to(log_probs.device),
+            "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
+            "sets": None if belief.sets is None else rearrange(belief.sets, "... k -> (...) k"),
+        }
+        if void is not None:
+            kept = flat["y"] != void
+            flat = {name: None if t is None else t[kept] for name, t in flat.items()}
+        return cls(**_at_rest(flat))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is there, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class TargetBeliefs:
+    """Beliefs about real targets, in the targets' own units, members included: mixture scores need them.
+
+    means, variances  (member, row, target); log_weights (member,).
+    total, aleatoric, epistemic  (row,): variances, summed over targets.
+    y  (row, target).
+    """
+
+    means: Float[Tensor, "member row target"]
+    variances: Float[Tensor, "member row target"]
+    log_weights: Float[Tensor, " member"]
+    total: Float[Tensor, " row"]
+    aleatoric: Float[Tensor, " row"]
+    epistemic: Float[Tensor, " row"]
+    y: Float[Tensor, "row target"]
+    log_density: Float[Tensor, " row"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.total)
+
+    @classmethod
+    def of(cls, belief: GaussianMixture, y: Targets) -> Self:
+        """The beliefs about one batch."""
+        flat: dict[str, Any] = {
+            "means": rearrange(belief.means.float(), "member ... t -> member (...) t"),
+            "variances": rearrange(belief.variances.float(), "member ... t -> member (...) t"),
+            "log_weights": belief.log_weights.float(),
+            "total": belief.total().float().reshape(-1),
+            "aleatoric": belief.aleatoric().float().reshape(-1),
+            "epistemic": belief.epistemic().float().reshape(-1),
+            "y": rearrange(y.float(), "... t -> (...) t"),
+            "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
+        }
+        return cls(**_at_rest(flat))
+
+    @property
+    def mixture(self) -> GaussianMixture:
+        """The predictive these are."""
+        return GaussianMixture(self.means, self.variances, self.log_weights)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is there, by name; with the mixture's mean and variance (row, target) for readers of the file."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return {**own, "mean": self.mixture.mean, "variance": self.mixture.variance}
+
+
+Beliefs = ClassBeliefs | TargetBeliefs
+
+
+def _at_rest(tensors: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    """Without graph, on the CPU."""
+    return {name: None if t is None else t.detach().cpu() for name, t in tensors.items()}
+
+
+class Source(Protocol):
+    """Rows in order, clean, in batches: a split, or one that is shifted on its way."""
+
+    def ordered(self, size: int) -> Iterator[Batch]:
+        """All rows in order."""
+
+
+class Predict(Protocol):
+    """The beliefs about a source, stored under `key` and remembered, so that ten metrics cost one pass."""
+
+    def __call__(self, key: str, source: Source, *, remember: bool = True, labelled: bool = True) -> Beliefs:
+        """The beliefs.
+
+        remember  False where nobody will ask again.
+        labelled  False where y says nothing (out-of-distribution sets), so that no row is void.
+        """
+
+
+class Evaluation(Protocol):
+    """A spec that measures a predictor on a task."""
+
+    def __call__(self, predictor: Predictor, task: Task, predict: Predict) -> list[Record]:
+        """The records, from passes asked of `predict`."""
+
+    def score(self, stored: Mapping[str, Beliefs]) -> list[Record]:
+        """The records that stored beliefs give, without a predictor; none where it measures something else."""
+
+
+def of_batch(belief: Predictive, batch: Batch, *, void: int | None = None) -> Beliefs:
+    """The beliefs about one batch."""
+    if isinstance(belief, CategoricalMixture):
+        return ClassBeliefs.of(belief, batch.y, void=void)
+    assert isinstance(belief, GaussianMixture), "predictives are closed: categorical or Gaussian"
+    return TargetBeliefs.of(belief, batch.y)
+
+
+def join(parts: Sequence[Beliefs]) -> Beliefs:
+    """The rows of several batches, in order."""
+    first, merged = parts[0], dict[str, Any]()
+    for field in fields(first):
+        values = [getattr(part, field.name) for part in parts]
+        if values[0] is None or field.name == "log_weights":
+            merged[field.name] = values[0]
+        else:
+            merged[field.name] = torch.cat(values, dim=1 if field.name in ("means", "variances") else 0)
+    return type(first)(**merged)
+
+
+def rebatched(blocks: Iterator[Batch], size: int) -> Iterator[Batch]:
+    """The same rows in batches of `size`: what is drawn block by block must not depend on the batch size."""
+    held: Batch | None = None
+    for block in blocks:
+        held = block if held is None else _stacked(held, block)
+        while len(held.x) >= size:
+            yield _rows(held, slice(size))
+            held = _rows(held, slice(size, None))
+    if held is not None and len(held.x):
+        yield held
+
+
+def stable_seed(*names: object) -> int:
+    """A seed for something that has a name; the same on every machine."""
+    text = json.dumps([str(name) for name in names])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def _stacked(first: Batch, second: Batch) -> Batch:
+    return Batch(*(torch.cat([a, b]) for a, b in zip(first[:3], second[:3], strict=True)))
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return Batch(batch.x[rows], batch.y[rows], batch.index[rows])
+
+
+def write(beliefs: Beliefs, key: str, folder: Path) -> Path:
+    """Store beliefs under `key` in `folder`/predictions, in one move."""
+    path = folder / FOLDER / f"{quote(key, safe='')}{SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({name: tensor.contiguous() for name, tensor in beliefs.tensors().items()}, scratch)
+    os.replace(scratch, path)
+    return path
+
+
+def read(path: Path) -> Beliefs:
+    """Beliefs from a file of `write`."""
+    tensors = load_file(path)
+    if "log_probs" in tensors:
+        return ClassBeliefs(**tensors)
+    return TargetBeliefs(**{name: t for name, t in tensors.items() if name not in ("mean", "variance")})
+
+
+class Stored(Mapping[str, Beliefs]):
+    """The beliefs in `folder`/predictions by key, read when asked for.
+
+    Raises FileNotFoundError where the folder holds none.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        place = Path(folder) / FOLDER
+        self._paths = {unquote(path.name.removesuffix(SUFFIX)): path for path in sorted(place.glob(f"*{SUFFIX}"))}
+        if not self._paths:
+            raise FileNotFoundError(
+                f"{place} holds no stored predictions; evaluate with keep={str(folder)!r} writes them"
+            )
+
+    def __getitem__(self, key: str) -> Beliefs:
+        return read(self._paths[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)

@@ -1,0 +1,215 @@
+"""Which metrics a set of beliefs is scored by: the same names in every suite, so that tables line up."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.beliefs import Beliefs, ClassBeliefs, Record, TargetBeliefs
+from levelhead.metrics.calibration import NUM_BINS, adaptive_ece, classwise_ece, equal_width_edges
+from levelhead.metrics.ranking import aupr, aurc, auroc, fpr95
+from levelhead.metrics.regression import (
+    crps,
+    mae,
+    mixture_cdf,
+    mixture_nll,
+    quantile_calibration_error,
+    sharpness,
+)
+from levelhead.metrics.rows import labelled_rows
+from levelhead.metrics.smooth_calibration import smooth_ece
+from levelhead.types import Scalar
+
+REPLICATES = 200  # of the bootstrap: a standard error within 5 %
+FLOOR_DRAWS = 100
+COVERAGE = 0.95
+DETECTORS = ("confidence", "total", "epistemic", "density")
+
+HIGHER = frozenset({"accuracy", "failure_auroc", "auroc", "aupr_in", "aupr_out"})
+LOWER = frozenset(
+    {"nll", "gaussian_nll", "brier", "ece", "smooth_ece", "adaptive_ece", "classwise_ece", "aurc", "fpr95"}
+)
+LOWER |= {"rmse", "mae", "crps", "quantile_error", "set_size", "parameters", "stored_values", "multiply_adds"}
+LOWER |= {"seconds_per_example", "latency", "peak_memory"}
+
+
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Which way is better; None where neither is (confidence, uncertainties, coverage, sharpness, standard errors)."""
+    name = metric
+    for score in DETECTORS:
+        name = name.removesuffix(f"_{score}")
+    return "higher" if name in HIGHER else "lower" if name in LOWER else None
+
+
+def scores(beliefs: Beliefs) -> dict[str, float]:
+    """Every metric of one set of beliefs against its targets; see `class_scores` and `target_scores`."""
+    return class_scores(beliefs) if isinstance(beliefs, ClassBeliefs) else target_scores(beliefs)
+
+
+def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
+    """Metrics of beliefs about labels.
+
+    accuracy, nll (nats), brier (sum over classes, in [0, 2]), ece (top label, 15 equal-width bins, closed last bin),
+    each with `_se`: bootstrap over the rows, 200 replicates. ece_floor: what ece reads when the probabilities are
+    exactly right, on as many rows. smooth_ece, adaptive_ece, classwise_ece. confidence, and the uncertainties total,
+    aleatoric and epistemic in nats, as means. aurc: area under risk against coverage, by confidence. failure_auroc:
+    errors found by low confidence; absent where there are none, or nothing else. Prediction sets, where there are any:
+    set_coverage, set_size.
+    """
+    log_probs, y = labelled_rows(beliefs.log_probs, beliefs.y)
+    best, label = log_probs.max(dim=-1)
+    confidence, correct = best.exp().clamp_max(1.0), label == y
+    bins = F.one_hot(torch.bucketize(confidence, equal_width_edges(NUM_BINS)[1:-1]), NUM_BINS).double()
+    columns = torch.cat(
+        [
+            torch.stack(
+                [
+                    correct.double(),
+                    -log_probs[torch.arange(len(y)), y],
+                    (log_probs.exp() - F.one_hot(y, log_probs.shape[-1])).square().sum(-1),
+                ],
+                dim=-1,
+            ),
+            (correct.double() - confidence)[:, None] * bins,
+        ],
+        dim=-1,
+    )
+    found = _with_errors(("accuracy", "nll", "brier", "ece"), columns, _headline)
+    found |= {
+        "ece_floor": float(_ece_floor(confidence, bins)),
+        "smooth_ece": float(smooth_ece(log_probs, y)),
+        "adaptive_ece": float(adaptive_ece(log_probs, y)),
+        "classwise_ece": float(classwise_ece(log_probs, y)),
+        "confidence": float(confidence.mean()),
+        **_uncertainties(beliefs),
+        "aurc": float(aurc(-confidence, ~correct)),
+    }
+    if 0 < int(correct.sum()) < len(y):
+        found["failure_auroc"] = float(auroc(-confidence, ~correct))
+    if beliefs.sets is not None:
+        found["set_coverage"] = float(beliefs.sets[torch.arange(len(y)), y].double().mean())
+        found["set_size"] = float(beliefs.sets.sum(-1).double().mean())
+    return found
+
+
+def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
+    """Metrics of beliefs about real targets, in the targets' units.
+
+    rmse, nll (of the mixture, nats, summed over targets) and coverage95 (share of targets in the central 95 %
+    interval), each with `_se`: bootstrap over the rows, 200 replicates. mae; gaussian_nll (of one Gaussian with the
+    mixture's mean and variance, as UCI tables report); crps; quantile_error (0 when calibrated); sharpness (mean
+    standard deviation); the uncertainties total, aleatoric and epistemic: variances, as means over rows.
+    """
+    mixture, y = beliefs.mixture, beliefs.y
+    parts = {"log_weights": beliefs.log_weights}
+    log_prob = _mixture_log_prob(beliefs)
+    cdf = mixture_cdf(beliefs.means, beliefs.variances, y=y, **parts)
+    inside = (cdf - 0.5).abs() <= COVERAGE / 2
+    squared = (y.double() - mixture.mean.double()).square()
+    columns = torch.stack([squared.mean(-1), -log_prob, inside.double().mean(-1)], dim=-1)
+    found = _with_errors(("rmse", "nll", "coverage95"), columns, _root_first)
+    return found | {
+        "mae": float(mae(mixture.mean, y)),
+        "gaussian_nll": float(mixture_nll(mixture.mean[None], mixture.variance[None], y=y)),
+        "crps": float(crps(beliefs.means, beliefs.variances, y=y, **parts)),
+        "quantile_error": float(quantile_calibration_error(cdf)),
+        "sharpness": float(sharpness(beliefs.means, beliefs.variances, **parts)),
+        **_uncertainties(beliefs),
+    }
+
+
+def detection_scores(inside: Beliefs, outside: Beliefs) -> dict[str, float]:
+    """How well each uncertainty tells the rows of `outside` (positive) from those of `inside`.
+
+    For every score that both have, `<measure>_<score>`. Measures: auroc; aupr_out and aupr_in (average precision of
+    finding the outer or the inner rows; depends on their share); fpr95 (share of inner rows flagged where 95 % of the
+    outer ones are caught). Scores: confidence (1 - max probability; labels only), total (entropy, or variance),
+    epistemic (mutual information, or variance of the means), density (of the features, where modelled).
+    """
+    first, second = _detectors(inside), _detectors(outside)
+    found = {}
+    for name in first.keys() & second.keys():
+        score = torch.cat([first[name], second[name]])
+        outer = torch.arange(len(score)) >= len(inside)
+        found[f"auroc_{name}"] = float(auroc(score, outer))
+        found[f"aupr_out_{name}"] = float(aupr(score, outer))
+        found[f"aupr_in_{name}"] = float(aupr(score, outer, positive="id"))
+        found[f"fpr95_{name}"] = float(fpr95(score, outer))
+    return dict(sorted(found.items()))
+
+
+def as_records(evaluation: str, data: str, severity: int | None, found: Mapping[str, float], rows: int) -> list[Record]:
+    """One record a metric; values that are not finite are left out, as what could not be measured."""
+    return [
+        Record(evaluation, data, severity, metric, value, rows)
+        for metric, value in found.items()
+        if math.isfinite(value)
+    ]
+
+
+def resampled_means(
+    columns: Float[Tensor, "row column"], *, replicates: int = REPLICATES, seed: int = 0
+) -> Float[Tensor, "replicate column"]:
+    """Means of every column over rows drawn with replacement, as often as `replicates`; the same draws for a seed."""
+    num, generator = len(columns), torch.Generator().manual_seed(seed)
+    at_once = max(1, 4_000_000 // num)
+    means = []
+    for start in range(0, replicates, at_once):
+        rows = torch.randint(num, (min(at_once, replicates - start), num), generator=generator)
+        counts = torch.zeros(rows.shape, dtype=torch.float64).scatter_add_(
+            1, rows, torch.ones((), dtype=torch.float64).expand(rows.shape)
+        )
+        means.append(counts @ columns / num)
+    return torch.cat(means)
+
+
+def _with_errors(names: tuple[str, ...], columns: Tensor, statistic: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """A statistic of column means, and its bootstrap standard error."""
+    values = statistic(columns.mean(0, keepdim=True))[0]
+    errors = statistic(resampled_means(columns)).std(0)
+    found = dict(zip(names, values.tolist(), strict=True))
+    return found | {f"{name}_se": error for name, error in zip(names, errors.tolist(), strict=True)}
+
+
+def _headline(means: Float[Tensor, "replicate column"]) -> Float[Tensor, "replicate metric"]:
+    """accuracy, nll, brier as they are; ece = sum_b |mean over all rows of (correct - confidence) 1[in b]|."""
+    return torch.cat([means[:, :3], means[:, 3:].abs().sum(-1, keepdim=True)], dim=-1)
+
+
+def _root_first(means: Float[Tensor, "replicate column"]) -> Float[Tensor, "replicate metric"]:
+    return torch.cat([means[:, :1].sqrt(), means[:, 1:]], dim=-1)
+
+
+def _ece_floor(confidence: Float[Tensor, " row"], bins: Float[Tensor, "row bin"]) -> Scalar:
+    """`noise_floor(ece)` at the price of one product: for the top label only hits matter, Bernoulli(confidence)."""
+    generator = torch.Generator().manual_seed(0)
+    hits = torch.rand(FLOOR_DRAWS, len(confidence), generator=generator, dtype=torch.float64) < confidence
+    return ((hits.double() - confidence) @ bins / len(confidence)).abs().sum(-1).mean()
+
+
+def _mixture_log_prob(beliefs: TargetBeliefs) -> Float[Tensor, " row"]:
+    """Log density of each row under the mixture, in float64 as `mixture_nll` sums it."""
+    double = type(beliefs.mixture)(beliefs.means.double(), beliefs.variances.double(), beliefs.log_weights.double())
+    return double.log_prob(beliefs.y.double())
+
+
+def _uncertainties(beliefs: Beliefs) -> dict[str, float]:
+    return {
+        "total": float(beliefs.total.double().mean()),
+        "aleatoric": float(beliefs.aleatoric.double().mean()),
+        "epistemic": float(beliefs.epistemic.double().mean()),
+    }
+
+
+def _detectors(beliefs: Beliefs) -> dict[str, Float[Tensor, " row"]]:
+    """Scores that should be higher outside the distribution."""
+    found = {"total": beliefs.total, "epistemic": beliefs.epistemic}
+    if isinstance(beliefs, ClassBeliefs):
+        found["confidence"] = -beliefs.log_probs.amax(-1)  # in log space: probabilities near one would tie
+    if beliefs.log_density is not None:
+        found["density"] = -beliefs.log_density
+    return found
