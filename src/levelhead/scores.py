@@ -29,20 +29,19 @@ FLOOR_DRAWS = 100
 COVERAGE = 0.95
 DETECTORS = ("confidence", "total", "epistemic", "density")
 
-HIGHER = frozenset({"accuracy", "failure_auroc", "auroc", "aupr_in", "aupr_out"})
-LOWER = frozenset(
-    {"nll", "gaussian_nll", "brier", "ece", "smooth_ece", "adaptive_ece", "classwise_ece", "aurc", "fpr95"}
+_HIGHER = ("accuracy", "failure_auroc")
+_LOWER = (
+    *("nll", "gaussian_nll", "brier", "ece", "smooth_ece", "adaptive_ece", "classwise_ece", "aurc", "set_size"),
+    *("rmse", "mae", "crps", "quantile_error"),
+    *("parameters", "stored_values", "multiply_adds", "seconds_per_example", "latency", "peak_memory"),
 )
-LOWER |= {"rmse", "mae", "crps", "quantile_error", "set_size", "parameters", "stored_values", "multiply_adds"}
-LOWER |= {"seconds_per_example", "latency", "peak_memory"}
-
-
-def better(metric: str) -> Literal["higher", "lower"] | None:
-    """Which way is better; None where neither is (confidence, uncertainties, coverage, sharpness, standard errors)."""
-    name = metric
-    for score in DETECTORS:
-        name = name.removesuffix(f"_{score}")
-    return "higher" if name in HIGHER else "lower" if name in LOWER else None
+# Which way is better; metrics of which that cannot be said are absent: confidence, uncertainties, coverage, sharpness.
+BETTER: Mapping[str, Literal["higher", "lower"]] = {
+    **dict.fromkeys(_HIGHER, "higher"),
+    **dict.fromkeys(_LOWER, "lower"),
+    **{f"{measure}_{score}": "higher" for measure in ("auroc", "aupr_in", "aupr_out") for score in DETECTORS},
+    **{f"fpr95_{score}": "lower" for score in DETECTORS},
+}
 
 
 def scores(beliefs: Beliefs) -> dict[str, float]:
