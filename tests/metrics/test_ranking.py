@@ -71,6 +71,12 @@ def test_the_two_conventions_of_fpr95() -> None:
     assert abs(float(flagged - accepted)) > 0.1
 
 
+def test_recall_that_rounds_up_is_still_reached() -> None:
+    assert 0.07 * 100 > 7  # in float64
+    score = torch.cat([torch.arange(100.0), torch.tensor([92.5, 93.5])])  # the 7 highest positives are 93 and above
+    assert float(fpr_at_recall(score, torch.arange(102) < 100, recall=0.07)) == 0.5
+
+
 def test_constant_and_perfect_scores() -> None:
     positive = torch.arange(10) < 3
     constant, perfect = torch.zeros(10), positive.double()

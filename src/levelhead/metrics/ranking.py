@@ -58,7 +58,7 @@ def fpr_at_recall(
         raise ValueError(f"recall: wants a share in (0, 1], got {recall}")
     _check(score, positive)
     true, false = _counts_above(score, positive)
-    reached = true >= recall * true[-1] - 1e-9  # the product rounds: 0.95 * 20 must mean 19
+    reached = true >= recall * true[-1] - 1e-9  # the product rounds: 0.07 * 100 > 7
     return (false / false[-1])[reached].amin()
 
 
