@@ -1,4 +1,4 @@
-"""Independent jobs in processes of one thread each: two threads in one process beside a busy one run ten times slower."""
+"""Independent jobs in processes of one thread each: two beside a busy one run ten times slower."""
 
 import os
 import threading
@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 def pool(workers: int) -> ProcessPoolExecutor:
     """A pool of fresh one-thread processes that end with their parent, however it ends."""
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_become_worker, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=become_worker, initargs=(os.getpid(),)
+    )
 
 
 def each(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], *, workers: int = 1) -> Iterator[T]:
@@ -34,7 +36,8 @@ def each(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], *, workers
             raise
 
 
-def _become_worker(parent: int) -> None:
+def become_worker(parent: int) -> None:
+    """Make this process a worker: one thread, and it ends when its parent does."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
