@@ -33,7 +33,6 @@ def test_black_turns_grey() -> None:
 
 
 def test_a_whole_number_of_levels_is_added_exactly() -> None:
-    """0.2 is 51 levels; float32 sums fall just short of some of them, and truncation must not take a level for that."""
     levels = torch.arange(256).reshape(1, 1, 16, 16)
-    ours = Brightness()(levels / 255, 4, torch.Generator())
+    ours = Brightness()(levels / 255, 4, torch.Generator())  # 0.2 is 51 levels
     assert torch.equal(ours, (levels + 51).clamp_max(255) / 255)

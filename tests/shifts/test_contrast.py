@@ -16,6 +16,8 @@ def test_equals_the_definition(channels: int, side: int, constants: tuple[float,
         assert_equal_in_8_bits(result, (image - mean) * constants[severity - 1] + mean)
 
 
-def test_a_constant_image_is_a_fixed_point() -> None:
-    x = torch.full((1, 3, 32, 32), 77 / 255)
-    assert torch.equal(Contrast()(x, 5, torch.Generator()), x)
+def test_constant_images_are_fixed_points() -> None:
+    """At every level: float32 means fall short of a fifth of them, and truncation must not take a level for that."""
+    x = (torch.arange(256) / 255).reshape(256, 1, 1, 1).expand(256, 3, 32, 32)
+    for severity in Contrast.severities:
+        assert torch.equal(Contrast()(x, severity, torch.Generator()), x)

@@ -24,7 +24,8 @@ class DefocusBlur(Corruption[tuple[float, float]]):
     with 3 x 3 (5 x 5) Gaussian taps; borders of disk and image are mirrored without repeating the edge pixel, as in
     OpenCV. Images (batch, channel, height, width) in [0, 1], with sides above the kernel's half-width (2 pixels with
     the small constants, 10 with the large). Hendrycks and Dietterich, arXiv 1903.12261.
-    Deviation: taps below 1e-8, which float32 cannot add, are left out.
+    Deviation: taps below 1e-8, which float32 cannot add, are left out. As in the original, the two largest disks reach
+    the border of their grid, whose mirror makes them sum to 1.013 and 1.011: those two brighten a little.
     """
 
     small: tuple[tuple[float, float], ...] = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))
