@@ -4,8 +4,8 @@
 parameters get their own optimiser settings. No layer tiles a batch for itself.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Hint(NamedTuple):
-    """Optimiser settings that a layer asks for one of its parameters: factor on the learning rate, weight decay or not."""
+    """Optimiser settings a layer asks for one of its parameters: factor on the learning rate, weight decay or not."""
 
     lr: float = 1.0
     decay: bool = True
@@ -23,6 +23,20 @@ class Declared(nn.Module):
     """A layer with declarations. `hints` maps its own parameters' names to optimiser settings."""
 
     hints: ClassVar[Mapping[str, Hint]] = {}
+
+
+@runtime_checkable
+class KeepsStatistics(Protocol):
+    """A layer with running statistics, as torch's BatchNorm keeps them: moved only in training, while tracking."""
+
+    track_running_stats: bool
+    momentum: float | None
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen."""
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """The statistics, among other buffers."""
 
 
 class Stochastic(Declared):

@@ -1,4 +1,4 @@
-"""Forward: one step's clean pass and its side passes. Objectives are functions of it; terms are middleware around them."""
+"""Forward: one step's clean pass and its side passes. Objectives are functions of it, terms middleware around them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
@@ -31,7 +31,9 @@ class Forward:
     def on(self, **changes: Any) -> "Forward":
         """The same step on another x, y or hyper. Outputs are kept unless x or hyper changes."""
         kept = None if {"x", "hyper"} & set(changes) else self._outputs
-        return Forward(self.network, self.batch._replace(**changes), outputs=kept, noise=self._noise if kept is not None else None)
+        return Forward(
+            self.network, self.batch._replace(**changes), outputs=kept, noise=self._noise if kept is not None else None
+        )
 
     def at(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "row *batch output"]:
         """Outputs of a side pass at x: same hyper, same noise as the clean pass, no statistic moves."""
@@ -77,7 +79,7 @@ class Term(Protocol):
 class Stateless:
     """Mixin of regularisers without state: the spec is its own term."""
 
-    def start(self, network: Network, task: Any, run: Any) -> Self:
+    def start(self, network: Network, task: Any, run: Any) -> Any:  # a Term: what inherits this defines __call__
         """The term of one fit: the spec itself."""
         return self
 

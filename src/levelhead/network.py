@@ -78,6 +78,7 @@ class Network(nn.Module):
         self.notes: tuple[Note, ...] = ()
         self.frozen: frozenset[str] = frozenset()
         self._stages: tuple[_Stage, ...] | None = None
+        channels_last(self)
         self.width = self._measured_width() if width is None else width
 
     # -- what it is ------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ class Network(nn.Module):
         self,
         x: Float[Tensor, "batch *input"],
         *,
-        hyper: Float[Tensor, "member batch hyper"] | None = None,
+        hyper: Float[Tensor, "member draw hyper"] | None = None,
         num_samples: int | None = None,
         per_member: bool = False,
     ) -> Float[Tensor, "row *batch output"]:
@@ -124,7 +125,7 @@ class Network(nn.Module):
         self,
         x: Float[Tensor, "batch *input"],
         *,
-        hyper: Float[Tensor, "member batch hyper"] | None = None,
+        hyper: Float[Tensor, "member draw hyper"] | None = None,
         num_samples: int | None = None,
         per_member: bool = False,
     ) -> Float[Tensor, "row *batch feature"]:
@@ -140,7 +141,7 @@ class Network(nn.Module):
         drawing = self.training or num_samples is not None
         tiled_members, tiled_samples = per_member or members == 1, per_member or samples == 1
         if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)  # convolutions are a third faster on CPU so
+            x = x.contiguous(memory_format=torch.channels_last)
         z = x
         with self._prepared(hyper, x.shape[0] // (members * samples if per_member else 1), num_samples):
             for stage in self._plan():
@@ -168,7 +169,7 @@ class Network(nn.Module):
         self,
         z: Float[Tensor, "row *batch feature"],
         *,
-        hyper: Float[Tensor, "member batch hyper"] | None = None,
+        hyper: Float[Tensor, "member draw hyper"] | None = None,
         num_samples: int | None = None,
     ) -> Float[Tensor, "row *batch output"]:
         """Outputs of the head for features of every row."""
@@ -187,7 +188,9 @@ class Network(nn.Module):
                     stack.callback(setattr, layer, "condition", None)
                     layer.condition = hyper
             elif hyper is not None:
-                raise ValueError("hyper: this network has no hyper-parameters; a surgery with conditional layers adds them")
+                raise ValueError(
+                    "hyper: this network has no hyper-parameters; a surgery with conditional layers adds them"
+                )
             if num_samples is not None and not self.training:
                 for layer in self.layers(Stochastic):
                     stack.callback(setattr, layer, "sampling", False)
@@ -372,11 +375,19 @@ def _like(old: nn.Module, new: nn.Module) -> nn.Module:
     tensor = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
     if tensor is not None:
         new.to(device=tensor.device, dtype=tensor.dtype)
+    channels_last(new)
     training = old.training
     for child in new.modules():
         if child is not old:
             child.training = training
     return new
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay out the weights of image convolutions with channels innermost: a third faster on CPU, and on GPU in half."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -395,7 +406,7 @@ def still(network: Network) -> Iterator[Network]:
             for parameter in required:
                 parameter.requires_grad_(True)
             for layer, muted in stochastic:
-                layer.muted = muted  # type: ignore[assignment]
+                layer.muted = muted
 
 
 @contextmanager
@@ -436,7 +447,7 @@ def set_noise_state(state: dict[str, Any], device: torch.device) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """torch's random stream started at `seed` for a while; the outer stream goes on afterwards as if nothing happened."""
+    """torch's random stream started at `seed` for a while; the outer stream goes on as if nothing happened."""
     with torch.random.fork_rng(devices=_cuda(device or torch.device("cpu"))):
         torch.manual_seed(seed)
         yield
@@ -466,6 +477,11 @@ def groups(network: Network, *, lr: float, weight_decay: float) -> list[dict[str
         if parameter.requires_grad:
             grouped.setdefault(hints.get(parameter, Hint()), []).append(parameter)
     return [
-        {"params": parameters, "lr": lr * hint.lr, "weight_decay": weight_decay if hint.decay else 0.0, "scale": hint.lr}
+        {
+            "params": parameters,
+            "lr": lr * hint.lr,
+            "weight_decay": weight_decay if hint.decay else 0.0,
+            "scale": hint.lr,
+        }
         for hint, parameters in grouped.items()
     ]

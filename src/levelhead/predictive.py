@@ -46,7 +46,7 @@ class Predictive(ABC):
         """Expected uncertainty of a member: what remains when the member is known."""
 
     def epistemic(self) -> Float[Tensor, "*batch"]:
-        """Disagreement of the members: total - aleatoric (mutual information, or variance of the means); never negative."""
+        """Disagreement of the members: total - aleatoric (mutual information, or variance of the means), at least 0."""
         return (self.total() - self.aleatoric()).clamp_min(0.0)
 
     def log_prob(self, y: Targets) -> Float[Tensor, "*batch"]:
@@ -145,7 +145,8 @@ class CategoricalMixture(Predictive):
             return (self.logits * y).sum(-1)
         if y.shape != self.logits.shape[1:-1]:
             raise ValueError(
-                f"Predictive.log_prob: y has shape {tuple(y.shape)}, the predictions want {tuple(self.logits.shape[1:-1])}"
+                f"Predictive.log_prob: y has shape {tuple(y.shape)}, "
+                f"the predictions want {tuple(self.logits.shape[1:-1])}"
             )
         index = y.expand(self.logits.shape[:-1]).unsqueeze(-1)
         return rearrange(self.logits.gather(-1, index), "... 1 -> ...")
@@ -251,7 +252,9 @@ def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = No
         return parts[0]
     outer = normalised(log_weights, torch.stack([part.log_weights.sum() for part in parts]))
     weights = torch.cat([part.log_weights + w for part, w in zip(parts, outer, strict=True)])
-    fields: dict[str, Any] = {name: torch.cat([part.components()[name] for part in parts]) for name in parts[0].components()}
+    fields: dict[str, Any] = {
+        name: torch.cat([part.components()[name] for part in parts]) for name in parts[0].components()
+    }
     densities = [part.log_density for part in parts]
     known = [d for d in densities if d is not None]
     if len(known) == len(parts):
@@ -269,7 +272,9 @@ def concatenate(parts: list[Predictive]) -> Predictive:
         if tensor is None or name == "log_weights":
             fields[name] = tensor
         else:
-            fields[name] = torch.cat([_present(part.tensors()[name]) for part in parts], dim=1 if name in per_member else 0)
+            fields[name] = torch.cat(
+                [_present(part.tensors()[name]) for part in parts], dim=1 if name in per_member else 0
+            )
     return type(first)(**fields)
 
 
@@ -294,7 +299,9 @@ def normalised(log_weights: Tensor | None, like: Float[Tensor, "member ..."]) ->
     if log_weights is None:
         return like.new_full((size,), -math.log(size))
     if log_weights.shape != (size,):
-        raise ValueError(f"log_weights: wants one weight for each of {size} members, got shape {tuple(log_weights.shape)}")
+        raise ValueError(
+            f"log_weights: wants one weight for each of {size} members, got shape {tuple(log_weights.shape)}"
+        )
     return F.log_softmax(log_weights.to(like), dim=0)
 
 
@@ -329,7 +336,7 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class Categorical:
-    """Classes by softmax. Labels int (*member, *batch), or soft float (..., class); `void` marks sites that do not count."""
+    """Classes by softmax. Labels int (*member, *batch), or soft float (..., class); void sites do not count."""
 
     num_classes: int = 2
     void: int | None = None

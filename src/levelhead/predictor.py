@@ -1,4 +1,4 @@
-"""Predictors: modules from x to a Predictive. They keep exactly their constructor's arguments, so one function saves all."""
+"""Predictors: modules from x to a Predictive. They keep their constructor's arguments, so one function saves all."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +94,8 @@ class Point(Predictor):
 class Ensemble(Predictor):
     """A mixture of predictors, equally weighted unless log_weights (member,) say otherwise."""
 
+    log_weights: Tensor | None
+
     def __init__(self, members: Sequence[Predictor], log_weights: Float[Tensor, " member"] | None = None) -> None:
         super().__init__()
         if not members:
@@ -116,6 +118,8 @@ class WeightSamples(Predictor):
 
     draws  name -> (draw, *shape), for every parameter and buffer that differs between draws.
     """
+
+    log_weights: Tensor | None
 
     def __init__(
         self,

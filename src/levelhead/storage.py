@@ -1,4 +1,4 @@
-"""Saving and loading predictors: JSON for the tree, safetensors for the numbers, no pickles; loading runs no foreign code.
+"""Saving and loading predictors: JSON for the tree, safetensors for the numbers; loading runs no foreign code.
 
 A predictor keeps its constructor's arguments under their names, so one function writes any tree and one reads it.
 """
@@ -71,7 +71,7 @@ def _describe(value: Any, key: str, tensors: dict[str, Tensor]) -> Json:
         origin = {"backbone": to_json(backbone), "surgery": to_json(surgery), "signature": to_json(signature)}
         return {"network": origin, "key": key, "dtype": dtype, "frozen": sorted(value.frozen)}
     if isinstance(value, Predictor):
-        names = [name for name in inspect.signature(type(value)).parameters]
+        names = list(inspect.signature(type(value)).parameters)
         args = {name: _describe(getattr(value, name), f"{key}.{name}", tensors) for name in names}
         return {"predictor": import_path(type(value)), "args": args}
     if isinstance(value, Tensor):

@@ -33,7 +33,9 @@ def parse(text: str, *, backbone: Any = None) -> Fit:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        raise BadRecipe(f"{text!r} is no recipe: {error.msg}. Write parts joined by +, as in 'vat + temperature'") from None
+        raise BadRecipe(
+            f"{text!r} is no recipe: {error.msg}. Write parts joined by +, as in 'vat + temperature'"
+        ) from None
     return _Reader(text, backbone).read(_terms(tree))
 
 
@@ -132,7 +134,12 @@ class _Reader:
         except TypeError as error:
             raise BadRecipe(f"{self.text!r}: {name}: {error}") from None
         if isinstance(fit, Recipe):
-            self.open = {"surgery": fit.surgery, "regularisers": fit.regularisers, "posthoc": fit.posthoc, "sampler": fit.sampler}
+            self.open = {
+                "surgery": fit.surgery,
+                "regularisers": fit.regularisers,
+                "posthoc": fit.posthoc,
+                "sampler": fit.sampler,
+            }
             self.backbone = fit.backbone
         else:
             self.fit = fit
@@ -142,8 +149,8 @@ class _Reader:
         if self.fit is not None:
             if family != "posthoc":
                 raise BadRecipe(
-                    f"{self.text!r}: {name_of(type(part))!r} stands right of a combinator, where only post-hoc steps can; "
-                    "put it to the left, into the member"
+                    f"{self.text!r}: {name_of(type(part))!r} stands right of a combinator, where only post-hoc steps "
+                    "can: put it to the left, into the member"
                 )
             self.fit = dataclasses.replace(self.fit, posthoc=(*self.fit.posthoc, part))
         elif family == "backbones":
@@ -164,7 +171,9 @@ class _Reader:
 
     def need_backbone(self) -> Any:
         if self.backbone is None:
-            raise BadRecipe(f"{self.text!r} names no backbone. Start with one ({', '.join(names('backbones'))}), or pass --backbone")
+            raise BadRecipe(
+                f"{self.text!r} names no backbone. Start with one ({', '.join(names('backbones'))}), or pass --backbone"
+            )
         return self.backbone
 
     def finished(self) -> Any:
@@ -183,7 +192,10 @@ def _part(term: ast.expr, text: str, families: tuple[str, ...]) -> Any:
     if "backbones" in families and name not in _all_names():
         for known in names("backbones"):
             short = getattr(find(known, ("backbones",)), "shorthand", None)
-            part = short(name) if short is not None else None
+            try:
+                part = short(name) if short is not None else None
+            except ValueError as error:
+                raise BadRecipe(f"{text!r}: {error}") from None
             if part is not None:
                 return dataclasses.replace(part, **_checked_fields(type(part), text, kwargs)) if kwargs else part
     try:
@@ -191,7 +203,9 @@ def _part(term: ast.expr, text: str, families: tuple[str, ...]) -> Any:
     except ValueError:
         known_names = [n for family in families for n in names(family)]
         known_names += [*recipes(), *COMBINATORS] if families == FAMILIES else []
-        raise BadRecipe(f"{text!r}: {unknown(name, known_names, what='the catalogue')} `levelhead list` shows all") from None
+        raise BadRecipe(
+            f"{text!r}: {unknown(name, known_names, what='the catalogue')} `levelhead list` shows all"
+        ) from None
     return _checked(cls, text, args, kwargs)
 
 

@@ -26,7 +26,7 @@ NON_FINITE_LOSS = (
 
 
 class Progress(NamedTuple):
-    """Where a fit stands: after `epoch` of `epochs`, mean training loss in nats, seconds so far; path of nested fits."""
+    """Where a fit stands: `epoch` of `epochs` done, mean training loss in nats, seconds so far; path of nested fits."""
 
     epoch: int
     epochs: int
@@ -118,7 +118,7 @@ S = TypeVar("S", bound=State)
 
 
 class Sampler(Protocol[S]):
-    """Turns data into weights; moves exactly the parameters that require grad at `init`. batch_size None: full batch."""
+    """Data into weights; moves exactly the parameters that require grad at `init`. batch_size None: full batch."""
 
     @property
     def epochs(self) -> int:

@@ -1,10 +1,10 @@
 """The words every layer speaks: batches, references, shapes and the tree of errors.
 
-    LevelheadError
-    |-- NoLayerReplaced    a surgery found nothing to change
-    |-- CannotCompose      two parts that do not make sense together, with what to write instead
-    |-- NonFiniteLoss      training left the numbers
-    `-- MissingExtra       an optional dependency is absent
+LevelheadError
+|-- NoLayerReplaced    a surgery found nothing to change
+|-- CannotCompose      two parts that do not make sense together, with what to write instead
+|-- NonFiniteLoss      training left the numbers
+`-- MissingExtra       an optional dependency is absent
 """
 
 import importlib
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
 
     x: Float[Tensor, "batch *input"]
     y: Targets
-    index: Int[Tensor, " batch"]
+    index: Int[Tensor, " batch"]  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a batch
     hyper: Float[Tensor, "member batch hyper"] | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":

@@ -1,6 +1,6 @@
 """Recipes as values: JSON and back, a digest, and paths into them. Works on any frozen dataclass of plain values.
 
-JSON of a dataclass: {"class": "module:Name", "fields": {...}}; of a function: {"function": "module:name"}. Lists are tuples.
+A dataclass is {"class": "module:Name", "fields": {...}}, a function {"function": "module:name"}; lists are tuples.
 """
 
 import dataclasses
@@ -35,7 +35,9 @@ def to_json(value: Any) -> Json:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = field_types(type(value))
-        fields = {f.name: to_json(coerce(getattr(value, f.name), hints[f.name])) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: to_json(coerce(getattr(value, f.name), hints[f.name])) for f in dataclasses.fields(value) if f.init
+        }
         return {"class": import_path(type(value)), "fields": fields}
     if isinstance(value, Mapping):
         return [[to_json(key), to_json(item)] for key, item in sorted(value.items())]
@@ -62,10 +64,10 @@ def from_json(data: Json, *, trust: tuple[str, ...] = ()) -> Any:
         return data
     if "function" in data:
         return resolve(data["function"], trust=trust)
-    cls = resolve(data["class"], trust=trust)
-    if not dataclasses.is_dataclass(cls):
+    cls: Any = resolve(data["class"], trust=trust)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise ValueError(f"{data['class']} is no dataclass, so no part of a recipe")
-    hints = field_types(cls)  # type: ignore[arg-type]
+    hints = field_types(cls)
     unknown = set(data["fields"]) - set(hints)
     if unknown:
         raise ValueError(f"{data['class']} has no field {sorted(unknown)}; it has {sorted(hints)}")
@@ -122,7 +124,11 @@ def coerce(value: Any, annotation: Any) -> Any:
     """`value` as its field's type wants it: ints in float fields become floats, lists become tuples."""
     if isinstance(value, list):
         value = tuple(value)
-    options = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
+    options = (
+        typing.get_args(annotation)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        else (annotation,)
+    )
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
         return float(value)
     if isinstance(value, tuple):

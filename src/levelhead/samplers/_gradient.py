@@ -86,7 +86,11 @@ class GradientState:
 
 
 def start(
-    spec: GradientSpec, network: Network, task: Task, run: Run, optimiser: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    spec: GradientSpec,
+    network: Network,
+    task: Task,
+    run: Run,
+    optimiser: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
 ) -> GradientState:
     """The state before the first step; moves the parameters that require grad now."""
     grouped = groups(network, lr=spec.lr, weight_decay=spec.weight_decay)

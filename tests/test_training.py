@@ -1,0 +1,195 @@
+"""The loop: its order, its log, its checkpoints to the bit, and the streams of random numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from levelhead.backbones.mlp import MLP
+from levelhead.forward import Objective
+from levelhead.objectives.vat import VAT
+from levelhead.predictor import Point
+from levelhead.recipe import Recipe
+from levelhead.samplers._gradient import GradientState
+from levelhead.samplers.adamw import AdamW
+from levelhead.samplers.ema import EMA
+from levelhead.samplers.sgd import SGD
+from levelhead.samplers.swag import SWAG
+from levelhead.tasks.stripes import stripes
+from levelhead.training import Progress, Run, Runtime, train
+from levelhead.types import Batch, NonFiniteLoss, Scalar
+
+TASK = stripes(n=60)
+PLAIN = SGD(epochs=3, batch_size=16, lr=0.05)
+
+
+class Killed(Exception):
+    pass
+
+
+class Interrupted(SGD):
+    """SGD that dies before its `at`-th step."""
+
+    at = 0
+    taken = 0
+
+    def step(self, state: GradientState, objective: Objective, batch: Batch) -> Scalar:
+        type(self).taken += 1
+        if type(self).taken == self.at:
+            raise Killed
+        return super().step(state, objective, batch)
+
+
+def weights(predictor: torch.nn.Module) -> dict[str, Tensor]:
+    return predictor.state_dict()
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
+
+
+def test_same_seed_same_predictor_and_another_seed_another() -> None:
+    recipe = Recipe(backbone=MLP(), sampler=PLAIN)
+    first, again, other = (weights(recipe.fit(TASK, seed)) for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_a_fit_leaves_torchs_stream_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    torch.manual_seed(5)
+    Recipe(backbone=MLP(), sampler=PLAIN).fit(TASK, 0)
+    assert torch.equal(torch.randn(3), expected)
+
+
+SAMPLERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda inner: inner,
+    "ema": lambda inner: EMA(inner=inner),
+    "swag": lambda inner: SWAG(inner=inner, num_draws=2),
+}
+
+
+@pytest.mark.parametrize("wrapper", SAMPLERS)
+@pytest.mark.parametrize("at", [3, 7])
+def test_a_fit_killed_in_mid_epoch_goes_on_to_the_bit(wrapper: str, at: int, tmp_path: Path) -> None:
+    wrap = SAMPLERS[wrapper]
+    regularisers = (VAT(eps=0.5),)  # draws from the stream at every step
+    runtime = Runtime(folder=tmp_path, checkpoint_seconds=0.0)
+    whole = Recipe(backbone=MLP(batch_norm=True), regularisers=regularisers, sampler=wrap(PLAIN)).fit(TASK, 3)
+    dying = type("Dying", (Interrupted,), {"at": at, "taken": 0})(epochs=3, batch_size=16, lr=0.05)
+    recipe = Recipe(backbone=MLP(batch_norm=True), regularisers=regularisers, sampler=wrap(dying))
+    with pytest.raises(Killed):
+        recipe.fit(TASK, 3, runtime, rehearsed=True)
+    assert (tmp_path / "state.pt").exists()
+    resumed = Recipe(backbone=MLP(batch_norm=True), regularisers=regularisers, sampler=wrap(PLAIN)).fit(
+        TASK, 3, runtime
+    )
+    x = TASK.test.take(5).x / 255
+    assert same(weights(resumed), weights(whole))
+    assert torch.equal(resumed(x).probs, whole(x).probs)
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_sigkill_and_resume_equals_one_run(tmp_path: Path) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from pathlib import Path
+            import torch
+            from levelhead.backbones.mlp import MLP
+            from levelhead.recipe import Recipe
+            from levelhead.samplers.sgd import SGD
+            from levelhead.storage import save
+            from levelhead.tasks.stripes import stripes
+            from levelhead.training import Runtime
+            torch.set_num_threads(1)
+            folder = Path(sys.argv[1])
+            recipe = Recipe(backbone=MLP((64,)), sampler=SGD(epochs=150, batch_size=16))
+            save(recipe.fit(stripes(n=60), 0, Runtime(folder=folder, checkpoint_seconds=0.05)), folder / "predictor")
+            """
+        )
+    )
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / folder)], env={**os.environ})
+
+    assert start("whole").wait(120) == 0
+    broken = start("broken")
+    while not (tmp_path / "broken" / "state.pt").exists():
+        time.sleep(0.01)
+        assert broken.poll() is None
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    assert not (tmp_path / "broken" / "predictor").exists()
+    assert start("broken").wait(120) == 0
+    files = [tmp_path / name / "predictor" / "tensors.safetensors" for name in ("whole", "broken")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_log_has_a_line_an_epoch_and_the_report_is_called(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    Recipe(backbone=MLP(), sampler=PLAIN).fit(TASK, 0, Runtime(folder=tmp_path, report=heard.append))
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [p.epoch for p in heard] == [1, 2, 3]
+    assert [line["loss"] for line in lines] == [p.loss for p in heard]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_a_loss_that_is_no_number_says_what_to_try() -> None:
+    with pytest.raises(NonFiniteLoss, match=r"epoch \d of|epoch \d \(of 3\).*sampler\.lr"):
+        Recipe(backbone=MLP(), sampler=SGD(epochs=3, lr=1e30, momentum=0.0)).fit(TASK, 0, rehearsed=True)
+
+
+def test_streams_are_named_and_apart() -> None:
+    run = Run(0)
+    assert run.seed_for("order", 1) == Run(0).seed_for("order", 1)
+    seeds = {run.seed_for(*stream) for stream in (("order", 1), ("order", 2), ("noise",), ("order", "1", ""))}
+    assert len(seeds) == 4
+    assert Run(1).seed_for("noise") != run.seed_for("noise")
+
+
+def test_a_plain_fit_on_the_side_happens_once() -> None:
+    fits = []
+
+    def plain(network: Any, task: Any, run: Run) -> Point:
+        fits.append(run.seed)
+        return Point(network)
+
+    run = Run(0, plain=plain)
+    network = MLP()(TASK.signature)
+    first = run.train(network, TASK)
+    assert run.train(network, TASK) is first
+    assert fits == [run.seed_for("plain")]
+    assert next(first.networks()) is not network
+    with pytest.raises(RuntimeError, match="without a plain fit"):
+        Run(0).train(network, TASK)
+
+
+def test_only_parameters_that_require_gradients_move() -> None:
+    network = MLP()(TASK.signature)
+    network.head.requires_grad_(False)
+    before = network.head.weight.clone()
+    inside = network.features.hidden1.linear.weight.clone()
+    train(network, TASK, (), PLAIN, Run(0))
+    assert torch.equal(network.head.weight, before)
+    assert not torch.equal(network.features.hidden1.linear.weight, inside)
+
+
+@pytest.mark.parametrize("sampler", [PLAIN, AdamW(epochs=3, lr=1e-2)], ids=repr)
+def test_learning_happens(sampler: Any) -> None:
+    predictor = Recipe(backbone=MLP(), sampler=sampler.__class__(**{**vars(sampler), "epochs": 20})).fit(TASK, 0)
+    belief = predictor(TASK.test.x / 255)
+    assert (belief.label == TASK.test.y).float().mean() > 0.8
