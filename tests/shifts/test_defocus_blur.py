@@ -48,7 +48,7 @@ def test_the_kernel_is_cut_to_what_float32_sees(level: tuple[float, float]) -> N
 
 
 def test_constant_images_are_fixed_points() -> None:
-    """Exactly, but for the two largest disks: the mirror at the border of their grid makes them sum to 1.013 and 1.011."""
+    """Exactly, but for the two largest disks: mirrored at the border, they sum to 1.013 and 1.011."""
     x = (torch.arange(256) / 255).reshape(256, 1, 1, 1)
     for severity in DefocusBlur.severities:
         small, large = x.expand(256, 1, 32, 32), x.expand(256, 1, 88, 88)
