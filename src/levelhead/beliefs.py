@@ -257,6 +257,9 @@ class Stored(Mapping[str, Beliefs]):
     def __getitem__(self, key: str) -> Beliefs:
         return read(self._paths[key])
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._paths  # without reading the file
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
 

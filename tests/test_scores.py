@@ -1,0 +1,117 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from levelhead.beliefs import of_batch
+from levelhead.metrics.calibration import ece, noise_floor
+from levelhead.metrics.classification import accuracy, brier, nll
+from levelhead.metrics.regression import central_coverage, mixture_cdf, mixture_nll, rmse
+from levelhead.metrics.statistics import bootstrap
+from levelhead.predictive import CategoricalMixture, GaussianMixture
+from levelhead.scores import BETTER, as_records, detection_scores, resampled_means, scores
+from levelhead.types import Batch
+
+
+def classes(logits, y):
+    return of_batch(CategoricalMixture(logits), Batch(torch.zeros(len(y), 1), y, torch.arange(len(y))))
+
+
+def targets(means, variances, y, log_weights=None):
+    weights = torch.zeros(len(means)) if log_weights is None else log_weights
+    belief = GaussianMixture(means, variances, weights)
+    return of_batch(belief, Batch(torch.zeros(len(y), 1), y, torch.arange(len(y))))
+
+
+@pytest.fixture
+def labelled():
+    return classes(2 * torch.randn(2, 400, 5), torch.randint(5, (400,)))
+
+
+@pytest.fixture
+def measured():
+    means, variances = torch.randn(3, 300, 1), torch.rand(3, 300, 1) + 0.2
+    return targets(means, variances, torch.randn(300, 1), torch.tensor([0.0, 1.0, -1.0]))
+
+
+def test_headline_numbers_are_the_metrics(labelled):
+    found = scores(labelled)
+    for name, metric in (("accuracy", accuracy), ("nll", nll), ("brier", brier), ("ece", ece)):
+        assert found[name] == pytest.approx(float(metric(labelled.log_probs, labelled.y)), abs=1e-12), name
+
+
+def test_a_certain_and_right_belief_has_perfect_scores():
+    y = torch.randint(3, (50,))
+    found = scores(classes(100 * torch.nn.functional.one_hot(y, 3).float()[None], y))
+    assert found["accuracy"] == 1
+    assert "failure_auroc" not in found  # nothing failed
+    for name in ("nll", "brier", "ece", "ece_floor", "total", "epistemic", "aurc", "nll_se", "accuracy_se"):
+        assert found[name] == pytest.approx(0, abs=1e-6), name
+
+
+def test_standard_errors_of_means_are_those_of_the_sample(labelled):
+    found = scores(labelled)
+    rows = -labelled.log_probs.double().gather(1, labelled.y[:, None])[:, 0]
+    assert found["nll_se"] == pytest.approx(float(rows.std()) / math.sqrt(400), rel=0.15)
+    share = found["accuracy"]
+    assert found["accuracy_se"] == pytest.approx(math.sqrt(share * (1 - share) / 400), rel=0.15)
+
+
+def test_the_standard_error_of_ece_is_the_slow_bootstraps(labelled):
+    slow = bootstrap(ece, labelled.log_probs, labelled.y, generator=torch.Generator().manual_seed(1), replicates=400)
+    assert scores(labelled)["ece_se"] == pytest.approx(float(slow.standard_error), rel=0.2)
+
+
+def test_the_floor_of_ece_is_the_simulated_one(labelled):
+    slow = noise_floor(ece, labelled.log_probs, generator=torch.Generator().manual_seed(1), draws=200)
+    assert scores(labelled)["ece_floor"] == pytest.approx(float(slow.mean), abs=4 * float(slow.std) / math.sqrt(100))
+
+
+def test_resampled_means_have_the_mean_and_spread_of_a_mean():
+    column = torch.randn(500, 1, dtype=torch.float64)
+    means = resampled_means(column, replicates=2000)
+    assert_close(means.mean(0), column.mean(0), atol=5e-3, rtol=0)
+    assert_close(means.std(0), column.std(0) / math.sqrt(500), rtol=0.1, atol=0)
+    assert torch.equal(means, resampled_means(column, replicates=2000))
+
+
+def test_regression_numbers_are_the_metrics(measured):
+    found = scores(measured)
+    parts = (measured.means, measured.variances)
+    assert found["rmse"] == pytest.approx(float(rmse(measured.mixture.mean, measured.y)), rel=1e-6)
+    expected = mixture_nll(*parts, y=measured.y, log_weights=measured.log_weights)
+    assert found["nll"] == pytest.approx(float(expected), rel=1e-6)
+    cdf = mixture_cdf(*parts, y=measured.y, log_weights=measured.log_weights)
+    assert found["coverage95"] == pytest.approx(float(central_coverage(cdf).share))
+    assert found["total"] == pytest.approx(found["aleatoric"] + found["epistemic"], rel=1e-5)
+
+
+def test_one_gaussian_is_its_own_moment_match():
+    found = scores(targets(torch.zeros(1, 400, 1), torch.ones(1, 400, 1), torch.randn(400, 1)))
+    assert found["gaussian_nll"] == pytest.approx(found["nll"], rel=1e-6)
+    assert found["nll"] == pytest.approx(0.5 * math.log(2 * math.pi) + 0.5 * found["rmse"] ** 2, rel=1e-6)
+    assert found["sharpness"] == pytest.approx(1)
+    assert found["coverage95"] == pytest.approx(0.95, abs=0.04)
+
+
+def test_every_uncertainty_that_both_sides_have_is_a_detector():
+    y = torch.zeros(100, dtype=torch.long)
+    inside, outside = classes(6 * torch.randn(2, 100, 4), y), classes(0.1 * torch.randn(2, 100, 4), y - 1)
+    found = detection_scores(inside, outside)
+    assert {name.rpartition("_")[2] for name in found} == {"confidence", "total", "epistemic"}
+    assert found["auroc_total"] > 0.9  # the outer beliefs are flat
+    assert found["auroc_epistemic"] < 0.1  # and their members agree
+    assert detection_scores(inside, inside)["auroc_total"] == 0.5
+
+
+def test_numbers_that_are_none_are_no_records():
+    assert [r.metric for r in as_records("clean", "test", None, {"a": 1.0, "b": math.nan, "c": math.inf}, 3)] == ["a"]
+
+
+def test_all_metrics_have_a_direction_or_none_by_intent(labelled, measured):
+    neither = {"confidence", "total", "aleatoric", "epistemic", "ece_floor", "coverage95", "sharpness"}
+    names = {
+        name for found in (scores(labelled), scores(measured), detection_scores(labelled, labelled)) for name in found
+    }
+    assert {name for name in names if name not in BETTER and not name.endswith("_se")} == neither
