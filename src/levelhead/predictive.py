@@ -260,7 +260,8 @@ def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = No
     if len(known) == len(parts):
         stacked = torch.stack(known)
         fields["log_density"] = torch.logsumexp(stacked + along_members(outer, stacked.ndim), dim=0)
-    return type(parts[0])(**fields, log_weights=weights)
+    fields["log_weights"] = weights
+    return type(parts[0])(**fields)
 
 
 def concatenate(parts: list[Predictive]) -> Predictive:
