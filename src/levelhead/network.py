@@ -224,6 +224,7 @@ class Network(nn.Module):
         make: Callable[[nn.Module], nn.Module],
         *,
         within: str = "features",
+        inside: bool = False,
         author: str = "replace",
         skipped: tuple[tuple[str, str], ...] = (),
     ) -> Self:
@@ -233,6 +234,7 @@ class Network(nn.Module):
         make    module -> its replacement, which may hold the module itself. Called once for a shared module. Device,
                 dtype and mode are carried over.
         within  "features", "head" or "all".
+        inside  ask on among the children of a matched module that its replacement kept, under the names they had.
 
         Raises NoLayerReplaced when nothing matched; the argument is untouched.
         """
@@ -253,7 +255,13 @@ class Network(nn.Module):
                 made[child] = _like(child, make(child))
                 parent._modules[attribute] = made[child]
                 converted.append(name)
-            elif child not in visited:
+                if inside and child in set(made[child].modules()):
+                    enter(child, name)
+            else:
+                enter(child, name)
+
+        def enter(child: nn.Module, name: str) -> None:
+            if child not in visited:
                 visited.add(child)
                 for grandchild in list(child._modules):
                     visit(child, grandchild, f"{name}.{grandchild}")
@@ -293,11 +301,15 @@ class Network(nn.Module):
 
     def trace(self) -> Trace:
         """The calls that one example makes in `features` (names from the network), for finding layers by use."""
-        found = trace(self.features, self._rows_for_trace())
+        with self._prepared(None, 2, None):
+            found = trace(self.features, self._rows_for_trace())
+
+        def named(name: str) -> str:
+            return f"features.{name}" if name else "features"
+
         return found._replace(
-            calls=tuple(
-                call._replace(name=f"features.{call.name}" if call.name else "features") for call in found.calls
-            )
+            calls=tuple(call._replace(name=named(call.name)) for call in found.calls),
+            droppers=tuple(map(named, found.droppers)),
         )
 
     def _rows_for_trace(self) -> Tensor:
@@ -371,15 +383,19 @@ def build(backbone: Backbone, surgery: tuple[Surgery, ...], signature: Signature
 
 
 def _like(old: nn.Module, new: nn.Module) -> nn.Module:
-    """`new` with the device, dtype and mode of `old`."""
+    """`new` with the device, dtype and mode of `old`; what it kept of `old` stays as it was."""
     tensor = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
-    if tensor is not None:
-        new.to(device=tensor.device, dtype=tensor.dtype)
-    channels_last(new)
-    training = old.training
+    kept = set(old.modules())
     for child in new.modules():
-        if child is not old:
-            child.training = training
+        if child in kept:
+            continue
+        child.training = old.training
+        if tensor is not None:
+            for parameter in child.parameters(recurse=False):
+                parameter.data = _moved(parameter.data, tensor)
+            for name, buffer in child.named_buffers(recurse=False):
+                child._buffers[name] = _moved(buffer, tensor)
+    channels_last(new)
     return new
 
 
@@ -388,6 +404,10 @@ def channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _moved(tensor: Tensor, like: Tensor) -> Tensor:
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
 
 
 @contextmanager
