@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.predictor import Predictor
-from levelhead.tasks.task import Task
+from levelhead.tasks.task import Split, Task
 from levelhead.types import Batch, Targets
 
 FOLDER = "predictions"
@@ -206,6 +207,27 @@ def rebatched(blocks: Iterator[Batch], size: int) -> Iterator[Batch]:
             held = _rows(held, slice(size, None))
     if held is not None and len(held.x):
         yield held
+
+
+def limited(split: Split, limit: int | None) -> Split:
+    """As many rows of a split, in order, drawn with a fixed seed: the same for everybody who asks. None: all."""
+    if limit is None or limit >= len(split):
+        return split
+    rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:limit]
+    return split.take(rows.sort().values)
+
+
+@contextmanager
+def drawing(predictor: Predictor, noise: int | None) -> Iterator[None]:
+    """The predictor's draws start at this seed for a while (None: fresh draws); every part gets its own seed back."""
+    parts = [part for part in predictor.modules() if isinstance(part, Predictor)]
+    held = [(part, vars(part)["noise"]) for part in parts if "noise" in vars(part)]
+    try:
+        predictor.with_noise(noise)
+        yield
+    finally:
+        for part, seed in held:
+            part.noise = seed
 
 
 def stable_seed(*names: object) -> int:

@@ -1,14 +1,13 @@
 """Evaluating a predictor: suites by name or value, one pass over each set of rows, records or a table."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from levelhead.beliefs import Beliefs, Evaluation, Record, Source, Stored, join, of_batch, write
+from levelhead.beliefs import Beliefs, Evaluation, Record, Source, Stored, drawing, join, of_batch, write
 from levelhead.catalogue import find
 from levelhead.predictor import Predictor
 from levelhead.probe import evaluating
@@ -108,24 +107,6 @@ class Passes:
 def floats(predictor: Predictor) -> Iterator[torch.Tensor]:
     """The floating tensors of a predictor: they say where it lives and in which precision."""
     return (t for t in chain(predictor.parameters(), predictor.buffers()) if t.is_floating_point())
-
-
-@contextmanager
-def drawing(predictor: Predictor, noise: int | None) -> Iterator[None]:
-    """The predictor's draws start at this seed for a while (None: fresh draws); every part gets its own seed back."""
-    held = [(part, vars(part)["noise"]) for part in _tree(predictor) if "noise" in vars(part)]
-    try:
-        predictor.with_noise(noise)
-        yield
-    finally:
-        for part, seed in held:
-            part.noise = seed
-
-
-def _tree(predictor: Predictor) -> Iterator[Predictor]:
-    yield predictor
-    for child in predictor.children_predictors():
-        yield from _tree(child)
 
 
 def _spec(suite: str | Evaluation) -> Evaluation:

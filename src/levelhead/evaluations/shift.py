@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from levelhead.beliefs import Beliefs, Predict, Record, Source, rebatched, stable_seed
+from levelhead.beliefs import Beliefs, Predict, Record, Source, limited, rebatched, stable_seed
 from levelhead.catalogue import parts
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
@@ -66,9 +66,9 @@ class Shift:
     def sources(self, task: Task) -> Iterator[tuple[str, Source]]:
         """The shifted sets by key, nothing computed yet."""
         for name, split in task.shifts.items():
-            yield f"{PREFIX}{name}", self._limited(split)
+            yield f"{PREFIX}{name}", limited(split, self.limit)
         known = {_named(name)[0] for name in task.shifts}
-        test = self._limited(task.test)
+        test = limited(task.test, self.limit)
         kind = "image" if test.x.ndim == 4 else "tabular"
         for shift in self.shifts or tuple(cls() for cls in parts("shifts")):
             name = snake(type(shift).__name__)
@@ -77,12 +77,6 @@ class Shift:
                     if severity <= len(shift.severities):
                         amount = shift.severities[severity - 1]
                         yield f"{PREFIX}{name}-{severity}", _Shifted(test, shift, name, amount)
-
-    def _limited(self, split: Split) -> Split:
-        if self.limit is None or self.limit >= len(split):
-            return split
-        rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[: self.limit]
-        return split.take(rows.sort().values)
 
 
 @dataclass(frozen=True, eq=False)
