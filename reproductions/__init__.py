@@ -1,0 +1,1 @@
+"""Published claims, measured again at the scale of two cores through the ordinary API."""
