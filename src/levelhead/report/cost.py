@@ -1,0 +1,129 @@
+"""Quality against what it costs, with the Pareto front: recipes that nothing beats in both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from levelhead.report.evidence import Contender, Estimate, Evidence
+from levelhead.report.figure import LABEL_HEIGHT, Table, figure, frame, polyline, svg, whisker
+from levelhead.report.headline import reference
+from levelhead.report.markup import Markup, el
+from levelhead.report.scale import Scale, around, around_log
+from levelhead.report.words import Metric, listed, metric
+
+SIZE = (340.0, 250.0)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost: what it is called, where it was measured, and whether it is shown relative to the plain recipe."""
+
+    label: str
+    metric: str
+    data: str
+    relative: bool = False
+
+
+ARITHMETIC = Axis("Multiply-adds of a prediction, relative to plain", "multiply_adds", "test", relative=True)
+TRAINING = Axis("Seconds to train", "train_seconds", "train")
+
+
+def pareto(evidence: Evidence) -> Markup | None:
+    """Clean and shifted NLL against the arithmetic of a prediction, and clean NLL against training time."""
+    wanted = [
+        ("Clean NLL and arithmetic", ARITHMETIC, "clean"),
+        ("Shifted NLL and arithmetic", ARITHMETIC, "shift"),
+        ("Clean NLL and training time", TRAINING, "clean"),
+    ]
+    panels, rows = [], []
+    for place, (heading, axis, suite) in enumerate(wanted):
+        points = _points(evidence, axis, suite)
+        if len(points) > 1:
+            panels.append((heading, _panel(f"cost-{evidence.slug}-{place}", heading, axis, suite, points)))
+            rows += [
+                (
+                    heading,
+                    p.contender.series.name,
+                    f"{p.cost:.3g}",
+                    metric("nll").write_estimate(p.quality),
+                    "yes" if p in front(points) else "no",
+                )
+                for p in points
+            ]
+    if not panels:
+        return None
+    numbers = Table(("Panel", "Recipe", "Cost", "NLL", "On the front"), tuple(rows)).markup("Cost and quality")
+    caption = (
+        "Lower left is better. The stepped line is the Pareto front: no other recipe is at once cheaper and better than the "
+        "ones on it. Cost axes are logarithmic; bars are one standard error."
+    )
+    return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=numbers)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A recipe's cost and quality (lower is better)."""
+
+    contender: Contender
+    cost: float
+    quality: Estimate
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in cost and quality, cheapest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, p.quality.mean)):
+        if not kept or point.quality.mean < kept[-1].quality.mean:
+            kept.append(point)
+    return kept
+
+
+def _points(evidence: Evidence, axis: Axis, suite: str) -> list[Point]:
+    costs = {c.digest: c.estimate(axis.metric, "cost", axis.data) for c in evidence.done}
+    if not any(costs.values()):
+        return []
+    unit = reference(evidence, costs) if axis.relative else 1.0
+    found = [(c, costs[c.digest], c.estimate("nll", suite)) for c in evidence.done]
+    return [
+        Point(c, cost.mean / unit, q) for c, cost, q in found if cost is not None and q is not None and cost.mean > 0
+    ]
+
+
+def _panel(slug: str, heading: str, axis: Axis, suite: str, points: list[Point]) -> Markup:
+    width, height = SIZE
+    what: Metric = metric("nll")
+    x = Scale(*around_log([p.cost for p in points], margin=0.1), 42, width - 14, log=True)
+    y = Scale(
+        *around([p.quality.mean + s * _finite(p.quality.error) for p in points for s in (-1, 1)]), height - 38, 10
+    )
+    best = front(points)
+    corners = [(x(best[0].cost), y.stop)]
+    for point in best:
+        corners += [(x(point.cost), corners[-1][1]), (x(point.cost), y(point.quality.mean))]
+    corners.append((x.stop, corners[-1][1]))
+    marks, taken = [], list[tuple[float, float]]()
+    for point in sorted(points, key=lambda p: y(p.quality.mean)):
+        px, py, error = x(point.cost), y(point.quality.mean), _finite(point.quality.error)
+        bar = whisker(px, y(point.quality.mean - error), y(point.quality.mean + error)) if error else None
+        tip = f"{point.contender.series.name}: NLL {what.write_estimate(point.quality)}, cost {point.cost:.3g}"
+        lx, ly = _free(px + 8, py + 3.5, taken)
+        text = el("text", point.contender.series.number, x=lx, y=ly, class_="n")
+        marks.append(
+            point.contender.series.group(bar, point.contender.series.marker(px, py, radius=4.2, title=tip), text)
+        )
+    names = listed([p.contender.series.name for p in best])
+    title = f"{heading}"
+    grid = frame(x, y, x_label=axis.label)
+    text = f"On the Pareto front, cheapest first: {names}."
+    return svg(slug, SIZE, grid, polyline(corners, "front"), *marks, title=title, text=text)
+
+
+def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
+    """A place for a label near (x, y) that no earlier label has."""
+    while any(abs(x - other_x) < 14 and abs(y - other_y) < LABEL_HEIGHT - 1 for other_x, other_y in taken):
+        y += 2
+    taken.append((x, y))
+    return x, y
+
+
+def _finite(error: float) -> float:
+    return error if error == error else 0.0

@@ -1,0 +1,102 @@
+"""What was compared on what, in two sentences, and what came out, computed and with its doubts."""
+
+import math
+
+from levelhead.report.evidence import Contender, Evidence, Ranking
+from levelhead.report.figure import named
+from levelhead.report.headline import ranked
+from levelhead.report.markup import Markup, el, join
+from levelhead.report.words import Metric, listed, metric, plural, spoken, times
+
+
+def lead(evidence: Evidence) -> Markup:
+    """The two sentences."""
+    receipt = evidence.receipt
+    sizes = {name: entry["size"] for name, entry in receipt.get("splits", {}).items()}
+    rows = "images" if evidence.images else "rows"
+    trained = f" on {sizes['train']:,} training {rows}" if "train" in sizes else ""
+    split = "published split" if evidence.published_splits else "seed"
+    first = join(
+        f"{plural(len(evidence.contenders), 'recipe')} for ",
+        el("b", evidence.task),
+        f" ({listed(evidence.backbones)}) were trained{trained}, {plural(len(evidence.seeds), split)} each. ",
+    )
+    scored = [f"{sizes['test']:,} test {rows}" if "test" in sizes else f"the test {rows}"]
+    if evidence.shifted_sets:
+        levels = f" at {plural(len(evidence.severities), 'severity', 'severities')}" if evidence.severities else ""
+        scored.append(f"the same {rows} under {plural(len(evidence.shifted_sets), 'shift')}{levels}")
+    for name in evidence.ood:
+        size = receipt.get("ood", {}).get(name, {}).get("size")
+        scored.append(f"{f'{size:,} ' if size else ''}{rows} of {spoken(name)} from outside the distribution")
+    return el("p", first, f"They were scored on {listed(scored)}.", class_="lead")
+
+
+def findings(evidence: Evidence) -> Markup:
+    """A card for each question."""
+    if evidence.regression:
+        asked = [
+            ("Closest predictions", "clean", "rmse"),
+            ("Best probabilities", "clean", "nll"),
+            ("Under shift", "shift", "nll"),
+            ("Outside the distribution", "ood", "auroc_total"),
+        ]
+    else:
+        asked = [
+            ("On clean images" if evidence.images else "On clean rows", "clean", "nll"),
+            ("Under shift", "shift", "nll"),
+            ("Calibrated under shift", "shift", "ece"),
+            ("Outside the distribution", "ood", "auroc_total"),
+        ]
+    cards = [_card(evidence, question, suite, name) for question, suite, name in asked]
+    shown = [card for card in cards if card is not None]
+    return el("div", shown, class_="cards") if shown else join()
+
+
+def _card(evidence: Evidence, question: str, suite: str, name: str) -> Markup | None:
+    ranking, what = ranked(evidence, suite, name), metric(name)
+    if ranking.best is None:
+        return None
+    best, estimate = ranking.best
+    error = el("small", f" ± {what.bare(estimate.error)}") if math.isfinite(estimate.error) else None
+    return el(
+        "div",
+        el("p", question, class_="question"),
+        el("p", named(best.series), class_="winner"),
+        el("p", what.write(estimate.mean), error, " ", el("span", what.name), class_="figure-of-merit"),
+        el("p", _doubts(ranking, what), " ", _against_plain(evidence, ranking, what, suite), class_="doubts"),
+        class_="card",
+    )
+
+
+def _doubts(ranking: Ranking, what: Metric) -> str:
+    """Ties, or the distance to the next."""
+    first, estimate = ranking.best or (None, None)
+    assert first is not None
+    assert estimate is not None
+    tied = [c.series for c, e in ranking.order[1:] if e.near(estimate)]
+    if tied:
+        named = listed([f"{one.number} {one.name}" if len(one.name) <= 44 else str(one.number) for one in tied[:3]])
+        more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
+        verb = "is" if len(tied) == 1 else "are"
+        return f"No clear winner: {named}{more} {verb} within one standard error."
+    second, other = ranking.order[1]
+    return f"Next is {second.series.number} {second.series.name} with {what.write(other.mean)}."
+
+
+def _against_plain(evidence: Evidence, ranking: Ranking, what: Metric, suite: str) -> str | None:
+    plain = evidence.plain
+    best, estimate = ranking.best or (None, None)
+    known = None if plain is None else plain.estimate(ranking.metric, suite)
+    if plain is None or best is None or estimate is None or known is None:
+        return None
+    if best is plain:
+        return "No recipe beats the plain one."
+    return f"The plain recipe has {what.write_estimate(known)}{_price(plain, best)}."
+
+
+def _price(plain: Contender, best: Contender) -> str:
+    """What the best one costs beside the plain one, where that differs."""
+    one, own = (contender.estimate("multiply_adds", "cost") for contender in (plain, best))
+    if one is None or own is None or one.mean <= 0 or abs(own.mean / one.mean - 1) < 0.05:
+        return ""
+    return f"; this one does {times(own.mean / one.mean)} its arithmetic"

@@ -1,0 +1,98 @@
+"""How metrics and numbers are written: one name, one unit and one number of digits each, on the whole page."""
+
+import math
+from dataclasses import dataclass
+
+from levelhead.report.evidence import Estimate
+
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name, its explanation, and how its numbers are written (times `factor`, with `digits` after the point)."""
+
+    name: str
+    text: str
+    digits: int = 3
+    factor: float = 1.0
+    unit: str = ""
+
+    def write(self, value: float, *, signed: bool = False) -> str:
+        """A number of this metric."""
+        if not math.isfinite(value):
+            return "not known"
+        text = f"{value * self.factor:{'+' if signed else ''}.{self.digits}f}{self.unit}"
+        return text.replace("-", MINUS)
+
+    def write_estimate(self, estimate: Estimate) -> str:
+        """A number with its standard error, as text."""
+        if not math.isfinite(estimate.error):
+            return self.write(estimate.mean)
+        return f"{self.bare(estimate.mean)} ± {self.write(estimate.error)}"
+
+    def bare(self, value: float) -> str:
+        """A number without its unit."""
+        return self.write(value).removesuffix(self.unit)
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy", "share of right answers, in percent; higher is better", 1, 100.0, " %"),
+    "nll": Metric("NLL", "negative log likelihood, in nats; lower is better"),
+    "brier": Metric("Brier", "squared error of the probabilities, in [0, 2]; lower is better"),
+    "ece": Metric("ECE", "expected calibration error, in percent; lower is better", 1, 100.0),
+    "ece_floor": Metric("floor", "what ECE reads on as many rows when the probabilities are exactly right", 1, 100.0),
+    "auroc_total": Metric("AUROC", "area under the ROC curve of the predictive entropy; higher is better"),
+    "rmse": Metric("RMSE", "root mean squared error, in the target's units; lower is better"),
+    "mae": Metric("MAE", "mean absolute error, in the target's units; lower is better"),
+    "gaussian_nll": Metric(
+        "Gaussian NLL", "NLL of one Gaussian with the mixture's mean and variance, as published tables have it"
+    ),
+    "crps": Metric("CRPS", "continuous ranked probability score, in the target's units; lower is better"),
+    "coverage95": Metric(
+        "Coverage", "share of targets inside the central 95 % interval, in percent; 95 is right", 1, 100.0, " %"
+    ),
+    "quantile_error": Metric("Quantile error", "distance of the quantiles from calibrated ones; lower is better"),
+    "sharpness": Metric("Width", "mean predictive standard deviation, in the target's units"),
+    "train_seconds": Metric("Training", "seconds to train", 0, 1.0, " s"),
+}
+
+
+def metric(name: str) -> Metric:
+    """What is known of a metric, or its bare name."""
+    return METRICS.get(name, Metric(name, name.replace("_", " ")))
+
+
+def unit(what: Metric) -> str:
+    """The unit that follows a metric's name where its numbers stand bare."""
+    return ", %" if what.factor == 100.0 else ""
+
+
+def compact(value: float) -> str:
+    """A large count in few signs: 78k, 1.2M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def times(ratio: float) -> str:
+    """A ratio: 1x, 1.3x, 12x."""
+    return f"{ratio:.2g}×" if ratio < 9.95 else f"{ratio:.0f}×"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count and its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def listed(items: list[str], *, word: str = "and") -> str:
+    """a, b and c."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {word} {items[-1]}"
+
+
+def spoken(name: str) -> str:
+    """A set's name for readers: gaussian_noise is Gaussian noise."""
+    return name.replace("_", " ").replace("gaussian", "Gaussian").replace("fgsm", "FGSM").replace("pgd", "PGD")
