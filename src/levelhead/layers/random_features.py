@@ -1,6 +1,7 @@
 """A linear readout of random Fourier features: a Gaussian process with a squared-exponential kernel, approximately."""
 
 import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float

@@ -114,7 +114,9 @@ class Bounded(nn.Module):
 
     def stretch(self, v: Tensor, weight: Tensor) -> Tensor:
         """W v."""
-        return F.linear(v, rearrange(weight, "o ... -> o (...)")) if self.reshaped else self.apply_weight(v, weight, None)
+        return (
+            F.linear(v, rearrange(weight, "o ... -> o (...)")) if self.reshaped else self.apply_weight(v, weight, None)
+        )
 
     @torch.no_grad()
     def iterate(self, steps: int) -> None:

@@ -1,0 +1,59 @@
+"""The last layer of a network, seen while it works: what goes into it and what comes out of the network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from levelhead.network import Network
+from levelhead.predictor import noise_of, samples_of
+from levelhead.tasks.split import Split
+
+BATCH = 500
+
+
+class Reading(NamedTuple):
+    """One pass: the network's outputs, and the inputs of the layer that was watched."""
+
+    outputs: Float[Tensor, "row *batch output"]
+    inputs: Float[Tensor, "row *batch feature"]
+
+
+def read(network: Network, layer: nn.Module, x: Float[Tensor, "batch *input"], *, num_samples: int | None) -> Reading:
+    """Pass x through `network` and keep the inputs of `layer`, a part of its head, of the same pass and the same noise."""
+    with watched(layer) as seen:
+        outputs = network(x, num_samples=num_samples)
+    (flat,) = seen
+    rows = outputs.shape[0]
+    inputs = rearrange(flat, "(row b) ... -> row b ...", row=rows)
+    return Reading(outputs, inputs)
+
+
+def read_noisy(network: Network, layer: nn.Module, x: Float[Tensor, "batch *input"], noise: int | None) -> Reading:
+    """`read` as a predictor passes: with the network's own number of samples, under a noise seed."""
+    with noise_of(noise, network):
+        return read(network, layer, x, num_samples=samples_of(network))
+
+
+@torch.no_grad()
+def readings(network: Network, layer: nn.Module, split: Split) -> Iterator[tuple[Reading, Tensor]]:
+    """Readings of all rows of a split and their targets, in order, clean, without draws: a row of each is a member."""
+    like = next(network.parameters())
+    for batch in split.ordered(BATCH):
+        batch = batch.to(like.device, like.dtype)
+        yield read(network, layer, batch.x, num_samples=None), batch.y
+
+
+@contextmanager
+def watched(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """The inputs of every call of `layer`, in a list that fills."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
