@@ -63,9 +63,17 @@ def test_noise_is_put_back_after_an_error():
 
 
 def test_a_predictor_in_training_mode_is_evaluated_and_left_in_it():
-    predictor = Ensemble([Echo()])
+    modes = []
+
+    class Watched(Echo):
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    predictor = Ensemble([Watched()])
     predictor.train()
     records(predictor, logits_task(), ("clean",))
+    assert not any(modes)
     assert all(module.training for module in predictor.modules())
 
 

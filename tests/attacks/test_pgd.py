@@ -30,14 +30,22 @@ class Bent(Linear):
         return CategoricalMixture(self.net(x)[None])
 
 
+class Wavy(Linear):
+    """Its margin goes up and down within one step."""
+
+    def z(self, x):
+        return 3 * torch.sin(4 * super().z(x))
+
+
 def right(predictor, x, y):
     return predictor(x).label == y
 
 
 def test_one_step_from_x_is_fgsm_to_the_bit():
-    predictor, (x, y) = Bent(), images(n=64)
-    one = PGD(eps=0.1, steps=1, random_start=False)(predictor, x, y, generator())
-    assert torch.equal(one, FGSM(eps=0.1)(predictor, x, y, generator()))
+    predictor, (x, y) = Wavy(), images(n=64)
+    one = PGD(eps=0.5, steps=1, random_start=False)(predictor, x, y, generator())
+    assert torch.equal(one, FGSM(eps=0.5)(predictor, x, y, generator()))
+    assert bool((right(predictor, one, y) > right(predictor, x, y)).any())  # also where the step goes too far
 
 
 def test_a_linear_margin_falls_by_the_whole_radius():

@@ -96,6 +96,7 @@ def test_products_are_counted_however_they_are_written(compute, expected):
 def test_peak_memory_is_what_lives_at_once():
     class Growing(Echo):
         def forward(self, x):
+            x.t()  # a view of what was there before
             kept = x.repeat(1, 10)  # 10 x
             kept = kept + 1  # 20 x at the peak, then 10 x
             view = kept[:, :1].expand(-1, 1000)  # a view makes nothing
