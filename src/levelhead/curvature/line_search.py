@@ -8,8 +8,10 @@ POINTS = 41
 TOLERANCE = 1e-7  # of the logarithm of the argument: below it a smooth loss in float64 is flat
 
 
-def minimise(loss: Callable[[float], float], low: float, high: float, *, points: int = POINTS) -> float:
-    """The argument in [low, high] at which `loss` is smallest: the best of a logarithmic grid, refined between its neighbours.
+def minimise(
+    loss: Callable[[float], float], low: float, high: float, *, points: int = POINTS, tolerance: float = TOLERANCE
+) -> float:
+    """The argument in [low, high] with the smallest loss: the best of a logarithmic grid, refined between its neighbours.
 
     Golden section needs no derivative and cannot leave the bracket; losses that are not numbers count as infinite. The
     result is never worse than the best point of the grid. Raises ValueError unless 0 < low < high, or where no point of
@@ -31,7 +33,7 @@ def minimise(loss: Callable[[float], float], low: float, high: float, *, points:
     a, b = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
     c, d = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
     loss_c, loss_d = at(c), at(d)
-    while b - a > TOLERANCE:
+    while b - a > tolerance:
         if loss_c <= loss_d:
             b, d, loss_d = d, c, loss_c
             c = b - GOLDEN * (b - a)

@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 def read(network: Network, layer: nn.Module, x: Float[Tensor, "batch *input"], *, num_samples: int | None) -> Reading:
-    """Pass x through `network` and keep the inputs of `layer`, a part of its head, of the same pass and the same noise."""
+    """Pass x through `network` and keep the inputs of `layer`, a part of its head, of that pass and its noise."""
     with watched(layer) as seen:
         outputs = network(x, num_samples=num_samples)
     (flat,) = seen
@@ -39,13 +39,16 @@ def read_noisy(network: Network, layer: nn.Module, x: Float[Tensor, "batch *inpu
         return read(network, layer, x, num_samples=samples_of(network))
 
 
-@torch.no_grad()
 def readings(network: Network, layer: nn.Module, split: Split) -> Iterator[tuple[Reading, Tensor]]:
     """Readings of all rows of a split and their targets, in order, clean, without draws: a row of each is a member."""
     like = next(network.parameters())
     for batch in split.ordered(BATCH):
         batch = batch.to(like.device, like.dtype)
-        yield read(network, layer, batch.x, num_samples=None), batch.y
+        with (
+            torch.no_grad()
+        ):  # here and not as a decorator, which would end before the first step of a wrapped generator
+            reading = read(network, layer, batch.x, num_samples=None)
+        yield reading, batch.y
 
 
 @contextmanager

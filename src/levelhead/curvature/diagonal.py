@@ -1,0 +1,60 @@
+"""The diagonal of a curvature matrix."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.curvature.outputs import OutputCurvature
+from levelhead.types import Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """H = diag(values), values with the shape of the parameters."""
+
+    values: Float[Tensor, "out in"]
+
+    def __matmul__(self, theta: Float[Tensor, "*b out in"]) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.__matmul__`."""
+        return self.values * theta
+
+    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.solve`."""
+        return theta / (self.values + prior)
+
+    def logdet(self, *, prior: float) -> Scalar:
+        """See `Curvature.logdet`."""
+        return (self.values + prior).log().sum()
+
+    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.sample`."""
+        return noise * (self.values + prior).rsqrt()
+
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+        """See `Curvature.variance`."""
+        return z.square() @ (1 / (self.values + prior)).T
+
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+        """See `Curvature.covariance`."""
+        return torch.diag_embed(self.variance(z, prior=prior))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Curvature.tensors`."""
+        return {"values": self.values}
+
+
+class DiagonalSum:
+    """See `Accumulator`."""
+
+    def __init__(self, num_outputs: int, num_inputs: int, *, bias: bool, like: Tensor) -> None:
+        self.sum = torch.zeros(num_outputs, num_inputs, dtype=torch.float64, device=like.device)
+
+    def add(self, outputs: OutputCurvature, z: Float[Tensor, "batch in"]) -> None:
+        """sum_n Lambda_n[c, c] z_n^2."""
+        self.sum += outputs.diagonal().T @ z.square()
+
+    def value(self) -> Diagonal:
+        """The sum."""
+        return Diagonal(self.sum)

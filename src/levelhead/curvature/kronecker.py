@@ -1,0 +1,96 @@
+"""A curvature matrix as a Kronecker product of one factor over a layer's outputs and one over its inputs (KFAC)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.curvature.outputs import OutputCurvature
+from levelhead.types import Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """H = B (x) A by the eigenvectors of both: H theta = B theta A, and adding a prior is exact."""
+
+    out_vectors: Float[Tensor, "out out"]
+    out_values: Float[Tensor, " out"]
+    in_vectors: Float[Tensor, "in in"]
+    in_values: Float[Tensor, " in"]
+
+    @property
+    def values(self) -> Float[Tensor, "out in"]:
+        """The eigenvalues b_i a_j."""
+        return torch.outer(self.out_values, self.in_values)
+
+    def __matmul__(self, theta: Float[Tensor, "*b out in"]) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.__matmul__`."""
+        return self._back(self._coordinates(theta) * self.values)
+
+    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.solve`."""
+        return self._back(self._coordinates(theta) / (self.values + prior))
+
+    def logdet(self, *, prior: float) -> Scalar:
+        """See `Curvature.logdet`."""
+        return (self.values + prior).log().sum()
+
+    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+        """See `Curvature.sample`."""
+        return self._back(noise * (self.values + prior).rsqrt())
+
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+        """See `Curvature.variance`: out^2 + out * in numbers a row and no more, for a thousand classes too."""
+        return self._along_outputs(z, prior) @ self.out_vectors.square().T
+
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+        """See `Curvature.covariance`."""
+        return torch.einsum("c k, n k, d k -> n c d", self.out_vectors, self._along_outputs(z, prior), self.out_vectors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Curvature.tensors`."""
+        return {
+            "out_vectors": self.out_vectors,
+            "out_values": self.out_values,
+            "in_vectors": self.in_vectors,
+            "in_values": self.in_values,
+        }
+
+    def _coordinates(self, theta: Tensor) -> Tensor:
+        return self.out_vectors.T @ theta @ self.in_vectors
+
+    def _back(self, coordinates: Tensor) -> Tensor:
+        return self.out_vectors @ coordinates @ self.in_vectors.T
+
+    def _along_outputs(self, z: Tensor, prior: float) -> Float[Tensor, "batch out"]:
+        """Variance of the outputs along the eigenvectors of B, in which they are independent."""
+        return (z @ self.in_vectors).square() @ (1 / (self.values + prior)).T
+
+
+class KroneckerSum:
+    """See `Accumulator`. B = sum_n Lambda_n and A = mean_n z_n z_n'; exact where Lambda does not depend on z.
+
+    The bias has a block of its own, B: its products with the other inputs are left out of A.
+    """
+
+    def __init__(self, num_outputs: int, num_inputs: int, *, bias: bool, like: Tensor) -> None:
+        self.outputs = torch.zeros(num_outputs, num_outputs, dtype=torch.float64, device=like.device)
+        self.inputs = torch.zeros(num_inputs, num_inputs, dtype=torch.float64, device=like.device)
+        self.count = 0
+        self.bias = bias
+
+    def add(self, outputs: OutputCurvature, z: Float[Tensor, "batch in"]) -> None:
+        """Count some rows."""
+        self.outputs += outputs.total()
+        self.inputs += z.T @ z
+        self.count += len(z)
+
+    def value(self) -> Kronecker:
+        """Both factors' eigenvectors; eigenvalues that rounding made negative become 0."""
+        a = self.inputs / max(self.count, 1)
+        if self.bias:
+            a[-1, :-1] = a[:-1, -1] = 0
+        out_values, out_vectors = torch.linalg.eigh(self.outputs)
+        in_values, in_vectors = torch.linalg.eigh(a)
+        return Kronecker(out_vectors, out_values.clamp_min(0), in_vectors, in_values.clamp_min(0))

@@ -1,0 +1,48 @@
+"""What every structure of a curvature matrix can do: a symmetric positive semi-definite matrix as a value.
+
+It acts on a matrix of parameters theta (out, in): a linear layer's weights, its bias as a last column of `in`. The
+posterior precision is H + prior I, for any prior without new decompositions.
+"""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.curvature.outputs import OutputCurvature
+from levelhead.types import Scalar
+
+
+class Curvature(Protocol):
+    """H over parameters theta (out, in). All tensors are float64."""
+
+    def __matmul__(self, theta: Float[Tensor, "*k out in"]) -> Float[Tensor, "*k out in"]:
+        """H theta."""
+
+    def solve(self, theta: Float[Tensor, "*k out in"], *, prior: float) -> Float[Tensor, "*k out in"]:
+        """(H + prior I)^-1 theta."""
+
+    def logdet(self, *, prior: float) -> Scalar:
+        """log det(H + prior I)."""
+
+    def sample(self, noise: Float[Tensor, "*k out in"], *, prior: float) -> Float[Tensor, "*k out in"]:
+        """Draws of Normal(0, (H + prior I)^-1), made of standard normal noise."""
+
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+        """Variance of each output theta z when theta ~ Normal(., (H + prior I)^-1)."""
+
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+        """Covariance of the outputs theta z, of each row."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the value is made of: `type(self)(**tensors)` is equal to it."""
+
+
+class Accumulator(Protocol):
+    """Sums of a layer's generalised Gauss-Newton matrix over batches; what is summed may be reduced over machines."""
+
+    def add(self, outputs: OutputCurvature, z: Float[Tensor, "batch in"]) -> None:
+        """Count some rows: the curvature of their loss in the outputs theta z, and z."""
+
+    def value(self) -> Curvature:
+        """H = sum over rows of Lambda_n (x) z_n z_n', in this structure."""

@@ -1,0 +1,125 @@
+"""Temperature scaling: one number, fitted on held-out rows, makes confidence match accuracy and moves no label."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.curvature.line_search import minimise
+from levelhead.metrics.held_out import held_out_nll
+from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive, along_members
+from levelhead.predictor import Predictor, predict
+from levelhead.tasks.task import Task
+from levelhead.types import Reference
+
+GAUSSIAN_RANGE = 1e-4, 1e4  # variances of an over-fitted regression can be off by orders of magnitude
+FEW_ROWS = 32  # a dry run's handful always ends at a bound, and nobody deploys it
+MIN_LOG_PROB = -1e3  # keeps 0 * inf out of classes that a predictor excludes
+AT_BOUND = (
+    "Temperature: the best temperature on {n} calibration rows is the bound {value:g}, at which confidence is "
+    "{direction} than those rows can tell. Hold out more rows for calibration, or leave Temperature() out."
+)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """p_T(y|x) = p(y|x)^(1/T) / sum, with T the minimiser of the negative log likelihood on task.calibration.
+
+    A mixture is pooled first and calibrated then: p is the mixture, so labels and ranking within a row stay. Its
+    members are tempered by the same T and drawn together just as far as makes their mixture p_T (`tempered`), so that
+    total, aleatoric and epistemic uncertainty still add up. To temper members one by one, put it inside the member.
+    Regression: the density's power, for one Gaussian variance * T; a mixture is stretched by sqrt(T) about its mean.
+
+    lowest, highest  bounds of T for classes. The loss is convex in 1/T, so a minimum at a bound means that the rows
+                     cannot tell (a handful, or all of them right): a warning says so.
+
+    Guo et al., arXiv 1706.04599; pooling before calibration after Rahaman & Thiery, arXiv 2007.08792.
+    """
+
+    reference: ClassVar = Reference(
+        "Guo et al.", 2017, arxiv="1706.04599", title="On Calibration of Modern Neural Networks"
+    )
+    lowest: float = 0.05
+    highest: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest < self.highest:
+            raise ValueError(f"Temperature: wants 0 < lowest < highest, got {self.lowest} and {self.highest}")
+
+    def __call__(self, predictor: Predictor, task: Task) -> Predictor:
+        """The predictor, tempered."""
+        belief = predict(predictor, task.calibration)
+        temperature = self.fitted(belief, task)
+        if isinstance(belief, CategoricalMixture) and len(task.calibration) >= FEW_ROWS:
+            for bound, direction in ((self.lowest, "higher"), (self.highest, "lower")):
+                if abs(temperature / bound - 1) < 1e-3:
+                    text = AT_BOUND.format(n=len(task.calibration), value=bound, direction=direction)
+                    warnings.warn(text, stacklevel=2)
+        return Tempered(predictor, temperature)
+
+    def fitted(self, belief: Predictive, task: Task) -> float:
+        """The temperature with the smallest loss, given the beliefs about the calibration rows."""
+        y = task.calibration.y.to(belief.log_weights.device)
+        if isinstance(belief, CategoricalMixture):
+            pooled = belief.log_probs.double().clamp_min(MIN_LOG_PROB)[None]
+            void = task.likelihood.void
+            return minimise(
+                lambda t: float(held_out_nll(CategoricalMixture(pooled / t), y, void=void)), self.lowest, self.highest
+            )
+        assert isinstance(belief, GaussianMixture)
+        precise = GaussianMixture(belief.means.double(), belief.variances.double(), belief.log_weights.double())
+        return minimise(lambda t: float(held_out_nll(stretched(precise, t), y.double())), *GAUSSIAN_RANGE)
+
+
+class Tempered(Predictor):
+    """A predictor whose beliefs are raised to the power 1 / temperature."""
+
+    def __init__(self, inner: Predictor, temperature: float) -> None:
+        super().__init__()
+        self.inner = inner
+        self.temperature = temperature
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "batch *input"]) -> Predictive:
+        """See `Predictor.forward`."""
+        belief = self.inner(x)
+        if isinstance(belief, CategoricalMixture):
+            return tempered(belief, self.temperature)
+        assert isinstance(belief, GaussianMixture)
+        return stretched(belief, self.temperature)
+
+    def children_predictors(self) -> Sequence[Predictor]:
+        """The predictor inside."""
+        return (self.inner,)
+
+
+def tempered(belief: CategoricalMixture, temperature: float) -> CategoricalMixture:
+    """The mixture to the power 1 / T, as members under the same weights.
+
+    Member m is s p_m^(1/T) / Z_m + (q - s r), where q is the mixture's power, r the mixture of the members' powers, and
+    s = min_k q_k / r_k in (0, 1] the most of their disagreement that leaves probabilities. Exact: the members mix to q.
+    At T = 1 nothing changes, and one member is simply tempered. Prediction sets of the old belief are dropped.
+    """
+    logits = belief.logits.double().clamp_min(MIN_LOG_PROB)
+    weights = along_members(belief.log_weights.double(), logits.ndim)
+    members = F.log_softmax(logits / temperature, dim=-1)
+    if belief.num_members > 1:
+        pooled = F.log_softmax(torch.logsumexp(logits + weights, dim=0) / temperature, dim=-1)
+        mixed = torch.logsumexp(members + weights, dim=0)
+        log_share = (pooled - mixed).amin(-1, keepdim=True)
+        left = -torch.expm1(log_share + mixed - pooled)  # (q - s r) / q, 0 where the minimum is
+        rest = pooled + left.clamp_min(torch.finfo(left.dtype).tiny).log()
+        members = torch.logaddexp(rest, log_share + members)
+    return CategoricalMixture(members.to(belief.logits.dtype), belief.log_weights, belief.log_density)
+
+
+def stretched(belief: GaussianMixture, temperature: float) -> GaussianMixture:
+    """The mixture stretched by sqrt(T) about its mean: every variance, within and between members, times T."""
+    mean = belief.mean
+    means = mean + temperature**0.5 * (belief.means - mean)
+    return GaussianMixture(means, temperature * belief.variances, belief.log_weights, belief.log_density)
