@@ -133,7 +133,7 @@ class WeightSamples(Predictor):
         if len(counts) != 1:
             raise ValueError(f"WeightSamples: draws must agree in number, got {sorted(counts)}")
         self.network = network
-        self.draws = dict(draws)
+        self.draws = {name: _laid_out(t) for name, t in draws.items()}
         self.register_buffer("log_weights", log_weights)
         self.noise = noise
         self.num_draws = counts.pop()
@@ -172,6 +172,13 @@ class WeightSamples(Predictor):
     def stochastic(self) -> bool:
         """Whether the network holds layers that draw."""
         return self.network.stochastic
+
+
+def _laid_out(draws: Tensor) -> Tensor:
+    """Draws laid out as networks lay out their weights (see `network.channels_last`), so that saved ones sum alike."""
+    if draws.ndim != 5:
+        return draws
+    return draws.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, draws.shape[:2])
 
 
 def samples_of(network: Network) -> int | None:

@@ -3,6 +3,7 @@
 A part must work on the styles that offer what it needs, and say so on the others. Nothing here knows a part by name.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.catalogue import name_of, parts
 from levelhead.network import Network, build, seeded
 from levelhead.predictive import Categorical, Gaussian
+from levelhead.predictor import Predictor
+from levelhead.recipe import Recipe
+from levelhead.samplers.sgd import SGD
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Split, Task
 from levelhead.types import CannotCompose, NoLayerReplaced
@@ -163,3 +167,26 @@ def regression() -> Task:
 
     splits = {n: draw(n, 24) for n in ("train", "val", "calibration", "test")}
     return Task(name="line", likelihood=Gaussian(1, shift=(3.0,), scale=(2.0,)), **splits)
+
+
+def fit(style: str, *surgeries: Any, task: Task = TASK, epochs: int = 1, seed: int = 0) -> Predictor:
+    """A predictor after a short plain fit."""
+    sampler = SGD(epochs=epochs, batch_size=8, lr=0.02)
+    recipe = Recipe(backbone=STYLES[style], surgery=surgeries, sampler=sampler)
+    predictor = recipe.fit(task, seed, rehearsed=True)
+    predictor.zero_grad(set_to_none=True)
+    return predictor
+
+
+@cache
+def host(step: Any) -> Predictor:
+    """A fitted predictor that a post-hoc step accepts: without surgery, or after the one surgery that it needs."""
+    texts = []
+    for surgery in ((), *((spec,) for spec in specs("surgeries"))):
+        style = "resnet" if not surgery or not refusal(surgery[0], "resnet") else next(applicable(surgery[0]))
+        predictor = fit(style, *surgery, epochs=2)
+        fitted, text = attempt(lambda predictor=predictor: step(copy.deepcopy(predictor), TASK.sealed()))
+        if fitted is not None:
+            return predictor
+        texts.append(text)
+    raise AssertionError(f"{step} refuses everything: {texts}")
