@@ -1,5 +1,6 @@
 """levelhead: neural networks that are robust, and honest about what they do not know."""
 
+from levelhead.evaluation import evaluate
 from levelhead.network import Network
 from levelhead.predictive import Predictive
 from levelhead.predictor import Predictor
@@ -9,4 +10,4 @@ from levelhead.tasks.task import Task
 from levelhead.types import Batch
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "DeepEnsemble", "Network", "Predictive", "Predictor", "Recipe", "Task", "load", "save"]
+__all__ = ["Batch", "DeepEnsemble", "Network", "Predictive", "Predictor", "Recipe", "Task", "evaluate", "load", "save"]
