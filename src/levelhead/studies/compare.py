@@ -4,20 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import cpu_count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from levelhead.network import Backbone
-from levelhead.studies import grid, local, table
+from levelhead.studies import local, table
 from levelhead.studies.grid import Cell, check, epochs_of, plan
 from levelhead.studies.local import Watch
-from levelhead.studies.store import DONE, FAILED
+from levelhead.studies.store import FAILED
 from levelhead.studies.study import RecipeLike, Study, as_seeds
 from levelhead.studies.suites import study_suites
 from levelhead.studies.work import Orders, Outcome
 from levelhead.tasks.task import Task
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,15 @@ class Comparison:
     cells: tuple[Cell, ...]
     failures: Mapping[Path, str] = field(default_factory=dict)
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> Any:
         """The headline table; see `levelhead.studies.table.headline`."""
         return table.headline(*self._measured(), names=self._names())
 
-    def summary(self) -> "pd.DataFrame":
+    def summary(self) -> Any:
         """Mean and standard error of everything that was measured."""
         return table.summary(*self._measured(), names=self._names())
 
-    def records(self) -> "pd.DataFrame":
+    def records(self) -> Any:
         """Everything that was measured, cell by cell."""
         return table.records(*self._measured(), names=self._names())
 
@@ -145,6 +142,3 @@ def _note(failures: dict[Path, str], cell: Cell, outcome: Outcome) -> None:
 
 def _ignore(cell: Cell, state: str) -> None:
     """Nobody watches."""
-
-
-__all__ = ["DONE", "Comparison", "compare", "grid", "guess", "run_study"]

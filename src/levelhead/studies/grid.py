@@ -112,7 +112,7 @@ def plan(study: Study, root: Path) -> list[Cell]:
             try:
                 fits.append(read_recipe(given, backbone, task))
             except Exception as error:  # a user's function may raise anything
-                errors.append(f"{label(given)}: {_said(error)}")
+                errors.append(_said(label(given), error))
     changed = _changed(fits, study.changes, errors)
     if errors:
         raise BadStudy(_together(errors))
@@ -139,7 +139,7 @@ def check(cells: Iterable[Cell], done: Callable[[str], None] | None = None) -> d
         try:
             recipes.rehearse(cell.fit, cell.source.load())
         except Exception as error:  # the point is to tell them all, whatever they are
-            errors[cell.identity] = f"{cell.name}: {_said(error)}"
+            errors[cell.identity] = _said(cell.name, error)
         seconds[cell.identity] = time.monotonic() - started
         if done is not None:
             done(cell.name)
@@ -282,17 +282,18 @@ def _changed(
                 misses.append(str(error))
                 after.append((name, fit))
             except (TypeError, ValueError) as error:
-                errors.append(f"{name}: {error}")
+                errors.append(_said(name, error))
         if fits and len(misses) == len(fits):
             errors.append(f"--set {path}: no recipe has it. {misses[0]}")
         fits = after if len(after) == len(fits) else fits
     return fits
 
 
-def _said(error: Exception) -> str:
-    """What an error says; what kind it is, where it is none that speaks to users."""
+def _said(name: str, error: Exception) -> str:
+    """What an error says about a recipe; what kind it is, where it is none that speaks to users."""
     expected = isinstance(error, LevelheadError | ValueError | TypeError)
-    return str(error) if expected else f"{type(error).__name__}: {error}"
+    text = str(error) if expected else f"{type(error).__name__}: {error}"
+    return text if name in text.split(":")[0] else f"{name}: {text}"
 
 
 def _together(errors: list[str]) -> str:

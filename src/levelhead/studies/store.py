@@ -19,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,9 +55,8 @@ def read_status(folder: Path) -> Status | None:
     if found is None:
         return None
     known = {field.name for field in fields(Status)}
-    return replace(
-        Status(**{key: value for key, value in found.items() if key in known}), suites=tuple(found["suites"])
-    )
+    found["suites"] = tuple(found.get("suites", ()))
+    return Status(**{key: value for key, value in found.items() if key in known})
 
 
 def write_status(folder: Path, status: Status) -> None:

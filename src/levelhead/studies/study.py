@@ -68,15 +68,15 @@ class Study:
         return self.task if isinstance(self.task, str) else self.task.name
 
 
-def as_seeds(given: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def as_seeds(given: Any) -> tuple[int, ...] | None:
     """`3` means 0, 1, 2; a sequence means itself."""
     if given is None:
         return None
     if isinstance(given, int):
         if given < 1:
-            raise BadStudy(f"seeds: wants how many (at least 1), or a list of them; got {given}")
+            raise BadStudy(f"seeds: wants how many (at least one), or a list of them; got {given}")
         return tuple(range(given))
-    if isinstance(given, str) or not all(isinstance(seed, int) for seed in given):
+    if not isinstance(given, Sequence) or not all(isinstance(seed, int) for seed in given):
         raise BadStudy(f"seeds: wants how many, or a list of whole numbers; got {given!r}")
     return tuple(given)
 

@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 from levelhead.studies.store import COLUMNS, find_cells, read_json
 from levelhead.types import require
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ROW = ("task", "backbone", "recipe", "digest")  # what names a row of a table
 
@@ -18,6 +15,7 @@ ROW = ("task", "backbone", "recipe", "digest")  # what names a row of a table
 class Column:
     """A column of the headline table: a metric of a suite, averaged over the suite's sets and severities.
 
+    title   what it is called, in two lines at the first space.
     scale   what the number is multiplied by before it is shown; digits after the point.
     better  which way is better.
     """
@@ -37,15 +35,15 @@ HEADLINE = (
     Column("ece", "ECE %", "clean", "ece", "lower", 100, 1),
     Column("rmse", "RMSE", "clean", "rmse", "lower"),
     Column("crps", "CRPS", "clean", "crps", "lower"),
-    Column("coverage95", "in 95 % interval", "clean", "coverage95", "higher", 100, 1),
-    Column("shift_accuracy", "shifted accuracy %", "shift", "accuracy", "higher", 100, 1),
+    Column("coverage95", "in 95% interval", "clean", "coverage95", "higher", 100, 1),
+    Column("shift_accuracy", "shifted acc. %", "shift", "accuracy", "higher", 100, 1),
     Column("shift_nll", "shifted NLL", "shift", "nll", "lower"),
     Column("shift_rmse", "shifted RMSE", "shift", "rmse", "lower"),
     Column("ood_auroc", "OOD AUROC %", "ood", "auroc_total", "higher", 100, 1),
     Column("multiply_adds", "multiply-adds", "cost", "multiply_adds", "lower", 1, 0),
-    Column("train_seconds", "training s", "cost", "train_seconds", "lower", 1, 1),
+    Column("train_seconds", "train seconds", "cost", "train_seconds", "lower", 1, 1),
 )
-UNMARKED = ("coverage95",)  # 95 is right: neither more nor less is better
+UNMARKED = ("coverage95", "multiply_adds", "train_seconds")  # 95 is right, neither more nor less; a price is no merit
 BY_KEY = {column.key: column for column in HEADLINE}
 
 SUMMARY = """
@@ -75,7 +73,7 @@ HEADLINE_QUERY = """
 """
 
 
-def records(*roots: str | Path, names: Mapping[Path, str] | None = None) -> "pd.DataFrame":
+def records(*roots: str | Path, names: Mapping[Path, str] | None = None) -> Any:
     """Every measurement in some folders, one row each.
 
     names  what to call the recipe of a cell, instead of the line it was made from.
@@ -84,13 +82,13 @@ def records(*roots: str | Path, names: Mapping[Path, str] | None = None) -> "pd.
         return query(f"SELECT {', '.join(COLUMNS)}, folder FROM records ORDER BY ALL")
 
 
-def summary(*roots: str | Path, names: Mapping[Path, str] | None = None) -> "pd.DataFrame":
+def summary(*roots: str | Path, names: Mapping[Path, str] | None = None) -> Any:
     """Mean, standard error over seeds and number of seeds of every measurement; the error is NaN for one seed."""
     with _Query(roots, names) as query:
         return query(SUMMARY)
 
 
-def headline(*roots: str | Path, names: Mapping[Path, str] | None = None) -> "pd.DataFrame":
+def headline(*roots: str | Path, names: Mapping[Path, str] | None = None) -> Any:
     """The table to look at first: a row a recipe, and for each of `HEADLINE` that was measured, <key> and <key>_se.
 
     cost  multiply-adds of a prediction relative to the plain recipe of the same backbone (else to the cheapest one).
@@ -115,7 +113,7 @@ def headline(*roots: str | Path, names: Mapping[Path, str] | None = None) -> "pd
     return table.loc[places.sort_values().index.intersection(table.index, sort=False)].reset_index()
 
 
-def marks(table: "pd.DataFrame", key: str) -> list[str]:
+def marks(table: Any, key: str) -> list[str]:
     """For each row: "best" of its task in this column, "near" (within the best's standard error), or ""."""
     found = [""] * len(table)
     column = BY_KEY.get(key)
@@ -135,10 +133,10 @@ def marks(table: "pd.DataFrame", key: str) -> list[str]:
     return found
 
 
-def _relative(costs: "pd.Series") -> "pd.Series":
+def _relative(costs: Any) -> Any:
     """Costs in units of the plain recipe's of the same task and backbone, else of the cheapest."""
 
-    def of_group(group: "pd.Series") -> "pd.Series":
+    def of_group(group: Any) -> Any:
         plain = group[group.index.get_level_values("recipe") == "plain"]
         return group / (plain.iloc[0] if len(plain) else group.min())
 
@@ -156,8 +154,9 @@ class _Query:
         self.folders = [folder for folder in folders if (folder / "records.parquet").exists()]
         self.names = {folder: names.get(folder) for folder in self.folders}
 
-    def __enter__(self) -> "_Query":
-        self.connection = self.duckdb.connect()
+    def __enter__(self) -> Self:
+        # one thread: sums keep their order, and a table is the same each time it is made
+        self.connection = self.duckdb.connect(config={"threads": 1})
         self.connection.register("headline", self.pandas.DataFrame([vars(column) for column in HEADLINE]))
         if not self.folders:
             kinds = {"seed": "BIGINT", "severity": "BIGINT", "num_examples": "BIGINT", "value": "DOUBLE"}

@@ -1,0 +1,130 @@
+"""`levelhead evaluate`: measure predictors that are there already."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from levelhead import evaluation
+from levelhead.cli.console import headline_table, print_json, simple_table, table_json
+from levelhead.cli.console import out as stdout
+from levelhead.cli.options import MEASURING, AsJson, DataDir, Device, Suites, split_commas, task_options
+from levelhead.storage import load
+from levelhead.studies.grid import Source
+from levelhead.studies.store import find_cells, read_json
+from levelhead.studies.suites import study_suites, suite_of
+from levelhead.studies.table import headline, records
+from levelhead.studies.work import measure
+
+
+def evaluate(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Run folders, folders of run folders, or saved predictors.", show_default=False
+        ),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="For a saved predictor: what to measure it on. Run folders know.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    suite: Suites = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the measurements to this file too: .csv or .parquet.", rich_help_panel=MEASURING
+        ),
+    ] = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure finished predictors, again or on other suites, without training.
+
+    What is measured on a run folder is written into it: `report` shows it from then on.
+
+    \b
+    [bold]Examples[/bold]
+      levelhead evaluate runs/fashion-mini --suite shift,ood
+      levelhead evaluate my_predictor --task fashion-mini --suite clean --json
+    """
+
+    saved = [path for path in paths if (path / "predictor.json").exists()]
+    cells = find_cells(*[path for path in paths if path not in saved])
+    for path in paths:
+        if path not in saved and not find_cells(path):
+            raise FileNotFoundError(f"{path} holds no run folder and no predictor.json; `levelhead fit` writes one")
+    suites = split_commas(suite) or None
+    rows = [row for path in saved for row in measure_saved(path, task, suites, task_options(data_dir), device)]
+    for folder in cells:
+        measure_cell(folder, suites, task_options(data_dir), device)
+    if out is not None:
+        write(out, rows, cells)
+    table = headline(*cells) if cells else None
+    if as_json:
+        found = [] if table is None else records(*cells).to_dict("records")
+        print_json({"table": [] if table is None else table_json(table), "records": [*rows, *found]})
+        return
+    if table is not None:
+        stdout().print(headline_table(table))
+    if rows:
+        stdout().print(records_table(rows))
+
+
+def measure_cell(
+    folder: Path, suites: tuple[str, ...] | None, options: tuple[tuple[str, Any], ...], device: str
+) -> None:
+    """Measure one run folder on its own task."""
+
+    known = read_json(folder / "recipe.json")
+    if known is None:
+        raise FileNotFoundError(f"{folder} has no recipe.json: it was never started")
+    task = Source(known["task"], tuple({**known["options"], **dict(options)}.items())).load()
+    measure(folder, task, suites=study_suites(suites, task), device=device)
+
+
+def measure_saved(
+    path: Path, name: str | None, suites: tuple[str, ...] | None, options: tuple[tuple[str, Any], ...], device: str
+) -> list[dict[str, Any]]:
+    """The measurements of one saved predictor."""
+
+    if name is None:
+        raise ValueError(f"{path} is a saved predictor, which knows no task: say --task, such as --task fashion-mini")
+    task = Source(name, options).load()
+    predictor = load(path).to(device)
+    texts = study_suites(suites, task)
+    return [
+        {"predictor": str(path), **record._asdict()}
+        for record in evaluation.records(predictor, task, [suite_of(text) for text in texts])
+    ]
+
+
+def records_table(rows: list[dict[str, Any]]) -> Any:
+    """Measurements of saved predictors for a terminal: no standard errors, no severities but as part of the name."""
+
+    lines = []
+    for row in rows:
+        data = row["data"] if row["severity"] is None else f"{row['data']} {row['severity']}"
+        if not row["metric"].endswith("_se"):
+            lines.append((row["predictor"], row["evaluation"], data, row["metric"], f"{row['value']:.5g}"))
+    return simple_table(("predictor", "suite", "data", "metric", "value"), lines)
+
+
+def write(out: Path, rows: list[dict[str, Any]], cells: list[Path]) -> None:
+    """All measurements as one file."""
+    import pandas
+
+    parts = [pandas.DataFrame(rows)] if rows else []
+    parts += [records(*cells)] if cells else []
+    table = pandas.concat(parts, ignore_index=True)
+    if out.suffix == ".parquet":
+        table.to_parquet(out, index=False)
+    elif out.suffix == ".csv":
+        table.to_csv(out, index=False)
+    else:
+        raise ValueError(f"--out wants a name that ends in .csv or .parquet, got {out}")

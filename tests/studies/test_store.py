@@ -1,0 +1,91 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from levelhead.studies import store
+from levelhead.studies.store import Status
+
+
+def row(metric, value, **others):
+    what = {"evaluation": "clean", "data": "test", "severity": None, "metric": metric, "num_examples": 3}
+    whose = {"task": "t", "recipe": "r", "backbone": "b", "digest": "d", "seed": 0}
+    return {**whose, **what, "value": value, **others}
+
+
+def half_written(path):
+    with store.replacing(path) as scratch:
+        scratch.write_text("half of")
+        raise OSError("disk full")
+
+
+def test_a_status_comes_back(tmp_path):
+    status = Status("failed", 1.5, "E: no", "Traceback ...", ("clean",))
+    store.write_status(tmp_path, status)
+    assert store.read_status(tmp_path) == status
+    assert store.read_status(tmp_path / "elsewhere") is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
+    path = tmp_path / "a.json"
+    store.write_json(path, [1])
+    with pytest.raises(TypeError):
+        store.write_json(path, object())
+    assert store.read_json(path) == [1]
+    with pytest.raises(OSError, match="full"):
+        half_written(path)
+    assert store.read_json(path) == [1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_records_replace_those_of_the_same_name(tmp_path):
+    store.write_records(tmp_path, [row("nll", 1.0), row("ece", 2.0), row("nll", 3.0, data="x", severity=1)])
+    store.write_records(tmp_path, [row("nll", 5.0)])
+    found = {(r["metric"], r["data"], r["severity"]): r["value"] for r in store.read_records(tmp_path)}
+    assert found == {("nll", "test", None): 5.0, ("ece", "test", None): 2.0, ("nll", "x", 1): 3.0}
+    assert set(store.read_records(tmp_path)[0]) == set(store.COLUMNS)
+
+
+def test_cells_are_found_at_any_depth_in_order(tmp_path):
+    for name in ("t/a-1/10", "t/a-1/2", "t/b-1/0"):
+        store.write_status(tmp_path / name, Status())
+    (tmp_path / "t/a-1/2/member-0").mkdir()
+    assert [str(p.relative_to(tmp_path)) for p in store.find_cells(tmp_path)] == ["t/a-1/2", "t/a-1/10", "t/b-1/0"]
+    assert store.find_cells(tmp_path / "t/b-1/0") == [tmp_path / "t/b-1/0"]
+
+
+def test_a_lock_excludes_others_and_ends_with_its_process(tmp_path):
+    program = (
+        "import sys, time, pathlib; from levelhead.studies.store import held\n"
+        "with held(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        assert store.is_held(tmp_path)
+        with store.held(tmp_path) as mine:
+            assert not mine
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.communicate()
+    with store.held(tmp_path) as mine:
+        assert mine
+
+
+def test_progress_counts_whole_lines_of_all_members(tmp_path):
+    (tmp_path / "member-0").mkdir()
+    (tmp_path / "member-1").mkdir()
+    (tmp_path / "member-0" / "train.jsonl").write_text('{"epoch": 1, "seconds": 2}\n{"epoch": 4, "seconds": 3}\n')
+    (tmp_path / "member-1" / "train.jsonl").write_text('{"epoch": 2, "seconds": 1}\n{"epo')
+    assert store.progress(tmp_path) == 6
+
+
+def test_clearing_keeps_the_lock(tmp_path):
+    with store.held(tmp_path):
+        (tmp_path / "predictor").mkdir()
+        store.write_status(tmp_path, Status())
+        store.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
