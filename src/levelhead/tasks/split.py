@@ -152,6 +152,11 @@ class Split:
         return hashlib.blake2b(b"".join(self.row_hashes), digest_size=6).hexdigest()
 
 
+def unlabelled(name: str, x: Shaped[Tensor, "example *input"]) -> Split:
+    """A split without labels, or of none of the classes: y is -1."""
+    return Split(name, x, torch.full((len(x),), -1, device=x.device))
+
+
 def check_size(size: int) -> None:
     """Raise ValueError unless `size` is a batch size."""
     if size < 1:

@@ -4,11 +4,11 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from levelhead.predictive import Categorical
-from levelhead.tasks.split import Split
+from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task
 
 PERIOD = 4.0  # pixels from stripe to stripe
@@ -54,7 +54,7 @@ def stripes(
     def checkers(count: int) -> Split:
         v, u = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
         phase = torch.randint(2, (count, 1, 1), generator=generator)
-        return Split("checkers", noisy(((u + v + phase) % 2 * 2 - 1).float()), no_class(count))
+        return unlabelled("checkers", noisy(((u + v + phase) % 2 * 2 - 1).float()))
 
     return Task(
         name="stripes",
@@ -74,8 +74,3 @@ def stripes(
             "seed": seed,
         },
     )
-
-
-def no_class(count: int) -> Int[Tensor, " example"]:
-    """Labels of rows that have none: -1."""
-    return torch.full((count,), -1)
