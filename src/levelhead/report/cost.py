@@ -8,7 +8,7 @@ from levelhead.report.figure import LABEL_HEIGHT, Table, figure, frame, polyline
 from levelhead.report.headline import reference
 from levelhead.report.markup import Markup, el
 from levelhead.report.scale import Scale, around, around_log
-from levelhead.report.words import Metric, listed, metric
+from levelhead.report.words import listed, metric
 
 SIZE = (340.0, 250.0)
 
@@ -38,7 +38,7 @@ def pareto(evidence: Evidence) -> Markup | None:
     for place, (heading, axis, suite) in enumerate(wanted):
         points = _points(evidence, axis, suite)
         if len(points) > 1:
-            panels.append((heading, _panel(f"cost-{evidence.slug}-{place}", heading, axis, suite, points)))
+            panels.append((heading, _panel(f"cost-{evidence.slug}-{place}", heading, axis, points)))
             rows += [
                 (
                     heading,
@@ -53,8 +53,8 @@ def pareto(evidence: Evidence) -> Markup | None:
         return None
     numbers = Table(("Panel", "Recipe", "Cost", "NLL", "On the front"), tuple(rows)).markup("Cost and quality")
     caption = (
-        "Lower left is better. The stepped line is the Pareto front: no other recipe is at once cheaper and better than the "
-        "ones on it. Cost axes are logarithmic; bars are one standard error."
+        "Lower left is better. The stepped line is the Pareto front: no other recipe is at once cheaper and better "
+        "than the ones on it. Cost axes are logarithmic; bars are one standard error."
     )
     return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=numbers)
 
@@ -88,33 +88,35 @@ def _points(evidence: Evidence, axis: Axis, suite: str) -> list[Point]:
     ]
 
 
-def _panel(slug: str, heading: str, axis: Axis, suite: str, points: list[Point]) -> Markup:
+def _panel(slug: str, heading: str, axis: Axis, points: list[Point]) -> Markup:
     width, height = SIZE
-    what: Metric = metric("nll")
-    x = Scale(*around_log([p.cost for p in points], margin=0.1), 42, width - 14, log=True)
-    y = Scale(
-        *around([p.quality.mean + s * _finite(p.quality.error) for p in points for s in (-1, 1)]), height - 38, 10
-    )
+    x = Scale(*around_log([point.cost for point in points], margin=0.1), 42, width - 14, log=True)
+    y = Scale(*around([edge for point in points for edge in point.quality.band]), height - 38, 10)
     best = front(points)
+    taken: list[tuple[float, float]] = []
+    marks = [_mark(point, x, y, taken) for point in sorted(points, key=lambda point: y(point.quality.mean))]
+    names = listed([point.contender.series.name for point in best])
+    grid = frame(x, y, x_label=axis.label)
+    steps = polyline(_steps(best, x, y), "front")
+    return svg(slug, SIZE, grid, steps, *marks, title=heading, text=f"On the Pareto front, cheapest first: {names}.")
+
+
+def _steps(best: list[Point], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """The corners of the front, from above the cheapest point to the right of the best one."""
     corners = [(x(best[0].cost), y.stop)]
     for point in best:
         corners += [(x(point.cost), corners[-1][1]), (x(point.cost), y(point.quality.mean))]
-    corners.append((x.stop, corners[-1][1]))
-    marks, taken = [], list[tuple[float, float]]()
-    for point in sorted(points, key=lambda p: y(p.quality.mean)):
-        px, py, error = x(point.cost), y(point.quality.mean), _finite(point.quality.error)
-        bar = whisker(px, y(point.quality.mean - error), y(point.quality.mean + error)) if error else None
-        tip = f"{point.contender.series.name}: NLL {what.write_estimate(point.quality)}, cost {point.cost:.3g}"
-        lx, ly = _free(px + 8, py + 3.5, taken)
-        text = el("text", point.contender.series.number, x=lx, y=ly, class_="n")
-        marks.append(
-            point.contender.series.group(bar, point.contender.series.marker(px, py, radius=4.2, title=tip), text)
-        )
-    names = listed([p.contender.series.name for p in best])
-    title = f"{heading}"
-    grid = frame(x, y, x_label=axis.label)
-    text = f"On the Pareto front, cheapest first: {names}."
-    return svg(slug, SIZE, grid, polyline(corners, "front"), *marks, title=title, text=text)
+    return [*corners, (x.stop, corners[-1][1])]
+
+
+def _mark(point: Point, x: Scale, y: Scale, taken: list[tuple[float, float]]) -> Markup:
+    series, across, up = point.contender.series, x(point.cost), y(point.quality.mean)
+    low, high = point.quality.band
+    bar = whisker(across, y(low), y(high)) if low < high else None
+    tip = f"{series.name}: NLL {metric('nll').write_estimate(point.quality)}, cost {point.cost:.3g}"
+    beside, line = _free(across + 8, up + 3.5, taken)
+    label = el("text", series.number, x=beside, y=line, class_="n")
+    return series.group(bar, series.marker(across, up, radius=4.2, title=tip), label)
 
 
 def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
@@ -123,7 +125,3 @@ def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, 
         y += 2
     taken.append((x, y))
     return x, y
-
-
-def _finite(error: float) -> float:
-    return error if error == error else 0.0

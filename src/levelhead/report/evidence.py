@@ -2,20 +2,20 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from levelhead.beliefs import Beliefs, Stored
+from levelhead.beliefs import ClassBeliefs, Stored, TargetBeliefs
 from levelhead.metrics.statistics import over_seeds
 from levelhead.report.figure import Series
-from levelhead.scores import BETTER
 from levelhead.studies.store import DONE, FAILED, Status, find_cells, read_json, read_records, read_status
 
+B = TypeVar("B", ClassBeliefs, TargetBeliefs)
 What = tuple[str, str, int | None, str]  # evaluation, data, severity, metric
 
 
@@ -26,6 +26,12 @@ class Estimate:
     mean: float
     error: float
     seeds: int
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """One standard error below and above the mean; the mean itself where the error is not known."""
+        reach = self.error if math.isfinite(self.error) else 0.0
+        return self.mean - reach, self.mean + reach
 
     def near(self, best: "Estimate") -> bool:
         """Whether it is within the standard error of the best, as `levelhead.studies.table.marks` has it."""
@@ -43,10 +49,22 @@ class Run:
     environment: dict[str, Any]
 
     @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Its measurements."""
+        return read_records(self.folder)
+
+    @cached_property
     def values(self) -> dict[What, float]:
         """What was measured."""
-        rows = read_records(self.folder)
-        return {(row["evaluation"], row["data"], row["severity"], row["metric"]): row["value"] for row in rows}
+        return {(row["evaluation"], row["data"], row["severity"], row["metric"]): row["value"] for row in self.records}
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """How many rows each suite was measured on, at most."""
+        found: dict[str, int] = {}
+        for record in self.records:
+            found[record["evaluation"]] = max(record["num_examples"], found.get(record["evaluation"], 0))
+        return found
 
     @cached_property
     def by_metric(self) -> dict[tuple[str, str], list[tuple[str, int | None, float]]]:
@@ -64,11 +82,6 @@ class Run:
         except FileNotFoundError:
             return None
 
-    def beliefs(self, keys: Iterable[str]) -> Iterator[Beliefs]:
-        """The stored predictions under those of the keys that are there."""
-        if self.stored is not None:
-            yield from (self.stored[key] for key in keys if key in self.stored)
-
 
 @dataclass(frozen=True, eq=False)
 class Contender:
@@ -85,6 +98,14 @@ class Contender:
     def done(self) -> tuple[Run, ...]:
         """The runs that finished."""
         return tuple(run for run in self.runs if run.status.state == DONE)
+
+    def beliefs(self, kind: type[B], keys: Sequence[str]) -> Iterator[B]:
+        """The stored predictions of all finished runs under those keys, where they are there and of that kind."""
+        for run in self.done:
+            for key in keys:
+                found = run.stored[key] if run.stored is not None and key in run.stored else None
+                if isinstance(found, kind):
+                    yield found
 
     def estimate(
         self, metric: str, evaluation: str, data: str | None = None, severity: int | None = None
@@ -158,6 +179,11 @@ class Evidence:
         )
 
     @cached_property
+    def strongest(self) -> list[str]:
+        """Keys of the stored predictions under every shift at the highest severity."""
+        return [f"shift-{shift}-{self.severities[-1]}" for shift in self.shifts]
+
+    @cached_property
     def ood(self) -> list[str]:
         """Names of the sets from outside the distribution."""
         return sorted({data for evaluation, data, _, _ in self.names if evaluation == "ood"})
@@ -197,39 +223,6 @@ class Evidence:
         """The recipe that the others are measured against: the one called plain."""
         return next((contender for contender in self.done if contender.text == "plain"), None)
 
-    def ranking(self, metric: str, evaluation: str, data: str | None = None) -> "Ranking":
-        """The recipes by a metric."""
-        return Ranking.of(metric, [(c, c.estimate(metric, evaluation, data)) for c in self.done])
-
-
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """Recipes by a metric, best first, and how many of the first are within one standard error of the best."""
-
-    metric: str
-    order: tuple[tuple[Contender, Estimate], ...]
-    ties: int
-
-    @classmethod
-    def of(cls, metric: str, found: Iterable[tuple[Contender, Estimate | None]]) -> "Ranking":
-        """Sorted as `scores.BETTER` says."""
-        sign = -1 if BETTER.get(metric) == "higher" else 1
-        known = sorted(((c, e) for c, e in found if e is not None), key=lambda entry: sign * entry[1].mean)
-        return cls(metric, tuple(known), sum(e.near(known[0][1]) for _, e in known))
-
-    @property
-    def best(self) -> tuple[Contender, Estimate] | None:
-        """The best one, where there is any."""
-        return self.order[0] if self.order else None
-
-    def marks(self) -> dict[str, str]:
-        """By digest: "best", or "tied" within one standard error of it."""
-        if not self.order:
-            return {}
-        first, best = self.order[0]
-        tied = {c.digest: "tied" for c, e in self.order if e.near(best)}
-        return tied | {first.digest: "best"}
-
 
 def read(root: Path, cells: Sequence[Path] | None = None) -> list[Evidence]:
     """The evidence in a folder, task by task; of some run folders only, and in their order, where `cells` names them.
@@ -265,7 +258,7 @@ def _evidence(task: str, groups: list[list[Run]], *, ordered: bool) -> Evidence:
 
 
 def _names(recipes: list[dict[str, Any]]) -> list[str]:
-    """What to call the recipes: their lines; with the backbone, the whole text or the digest where that is not enough."""
+    """What to call the recipes: their lines; with backbone, as whole text or with digest where that is not enough."""
     several = len({recipe["backbone"] for recipe in recipes}) > 1
     names = [f"{recipe['text']} on {recipe['backbone']}" if several else recipe["text"] for recipe in recipes]
     for rest in (lambda r: r.get("canonical"), lambda r: f"{r['text']} [{r['digest'][:6]}]"):
@@ -283,7 +276,7 @@ def _reading_order(recipe: dict[str, Any]) -> tuple[Any, ...]:
 def _average(
     run: Run, metric: str, evaluation: str, data: str | None, severity: int | None
 ) -> tuple[float, float] | None:
-    """A metric's mean over the sets that match, and of its errors within this run: one test set, so they do not shrink."""
+    """Means over the sets that match of a metric and of its error within the run: one test set, so that stays."""
 
     def matching(name: str) -> list[float]:
         measured = run.by_metric.get((evaluation, name), [])
@@ -300,10 +293,3 @@ def _pooled(found: list[tuple[float, float]]) -> Estimate:
         return Estimate(*found[0], seeds=1)
     mean, error = over_seeds(torch.tensor([value for value, _ in found]))
     return Estimate(float(mean), float(error), len(found))
-
-
-def pick(
-    contenders: Iterable[Contender], value: Callable[[Contender], Estimate | None]
-) -> list[tuple[Contender, Estimate]]:
-    """The recipes that have a value, with it."""
-    return [(contender, found) for contender in contenders if (found := value(contender)) is not None]

@@ -1,4 +1,4 @@
-"""Figures: panels of SVG in a grid, with a caption, a key to the recipes, and the numbers as a table for who cannot see.
+"""Figures: panels of SVG in a grid, with a caption, a key to the recipes, and their numbers as a table.
 
 A recipe is known by a number, a colour and a marker, the same in every figure of a page; no figure needs colour alone.
 """
@@ -158,7 +158,7 @@ def figure(
     caption: str | Markup,
     of: Iterable[Series] = (),
     numbers: Markup | None = None,
-    wide: bool = False,
+    small: bool = False,
 ) -> Markup:
     """Panels (heading, picture) in a grid that folds; `numbers` are what the pictures show, behind a switch."""
     cells = [el("div", el("p", heading, class_="panel-head"), picture, class_="panel") for heading, picture in panels]
@@ -166,7 +166,7 @@ def figure(
     details = None if numbers is None else el("details", el("summary", "The numbers as a table"), numbers)
     return el(
         "figure",
-        el("div", cells, class_="panels wide" if wide else "panels"),
+        el("div", cells, class_="panels small" if small else "panels"),
         key(entries) if entries else None,
         el("figcaption", caption),
         details,
@@ -175,7 +175,7 @@ def figure(
 
 def named(series: Series) -> Markup:
     """A recipe's marker, number and name."""
-    return join(badge(series), el("span", breakable(series.name), class_="recipe"))
+    return el("span", badge(series), el("span", breakable(series.name), class_="recipe"), class_="named")
 
 
 def breakable(name: str) -> Markup:

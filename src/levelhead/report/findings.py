@@ -2,10 +2,11 @@
 
 import math
 
-from levelhead.report.evidence import Contender, Evidence, Ranking
+from levelhead.report.evidence import Contender, Evidence
 from levelhead.report.figure import named
-from levelhead.report.headline import ranked
+from levelhead.report.headline import levels
 from levelhead.report.markup import Markup, el, join
+from levelhead.report.ranking import Ranking, ranked
 from levelhead.report.words import Metric, listed, metric, plural, spoken, times
 
 
@@ -15,20 +16,28 @@ def lead(evidence: Evidence) -> Markup:
     sizes = {name: entry["size"] for name, entry in receipt.get("splits", {}).items()}
     rows = "images" if evidence.images else "rows"
     trained = f" on {sizes['train']:,} training {rows}" if "train" in sizes else ""
-    split = "published split" if evidence.published_splits else "seed"
+    each = plural(len(evidence.seeds), "published split" if evidence.published_splits else "seed")
     first = join(
         f"{plural(len(evidence.contenders), 'recipe')} for ",
         el("b", evidence.task),
-        f" ({listed(evidence.backbones)}) were trained{trained}, {plural(len(evidence.seeds), split)} each. ",
+        f" ({listed(evidence.backbones)}) were trained{trained}, {each} each{_missing(evidence)}. ",
     )
     scored = [f"{sizes['test']:,} test {rows}" if "test" in sizes else f"the test {rows}"]
     if evidence.shifted_sets:
-        levels = f" at {plural(len(evidence.severities), 'severity', 'severities')}" if evidence.severities else ""
-        scored.append(f"the same {rows} under {plural(len(evidence.shifted_sets), 'shift')}{levels}")
+        amount = f" at {levels(evidence)}" if evidence.severities else ""
+        measured = max((run.rows.get("shift", 0) for c in evidence.done for run in c.runs), default=0)
+        which = f"{measured:,} of them" if measured < sizes.get("test", 0) else f"the same {rows}"
+        scored.append(f"{which} under {plural(len(evidence.shifted_sets), 'shift')}{amount}")
     for name in evidence.ood:
         size = receipt.get("ood", {}).get(name, {}).get("size")
         scored.append(f"{f'{size:,} ' if size else ''}{rows} of {spoken(name)} from outside the distribution")
     return el("p", first, f"They were scored on {listed(scored)}.", class_="lead")
+
+
+def _missing(evidence: Evidence) -> str:
+    """How many runs failed, where some did."""
+    failed = len(evidence.failed)
+    return f"; {plural(failed, 'run')} failed" if failed else ""
 
 
 def findings(evidence: Evidence) -> Markup:
@@ -57,7 +66,7 @@ def _card(evidence: Evidence, question: str, suite: str, name: str) -> Markup | 
     if ranking.best is None:
         return None
     best, estimate = ranking.best
-    error = el("small", f" ± {what.bare(estimate.error)}") if math.isfinite(estimate.error) else None
+    error = el("small", f" ± {what.write_error(estimate.error)}") if math.isfinite(estimate.error) else None
     return el(
         "div",
         el("p", question, class_="question"),

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from levelhead.report.evidence import Contender, Estimate, Evidence, Ranking
+from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import named, scrolling
 from levelhead.report.markup import Markup, el, join
+from levelhead.report.ranking import ranked
 from levelhead.report.words import Metric, compact, listed, metric, plural, spoken, times, unit
 
 MARKS = {"best": ("●", "best"), "tied": ("○", "within one standard error of the best")}
@@ -25,7 +26,7 @@ def groups(evidence: Evidence) -> list[Group]:
     """The columns that the evidence can fill."""
     if evidence.regression:
         wanted = [
-            Group("Test rows", "clean", ("rmse", "nll", "crps", "coverage95", "quantile_error")),
+            Group("Test rows", "clean", ("rmse", "nll", "gaussian_nll", "crps", "coverage95", "quantile_error")),
             Group(f"Shifted: mean over {_shifted(evidence)}", "shift", ("rmse", "nll", "coverage95")),
         ]
     else:
@@ -73,22 +74,21 @@ def headline(evidence: Evidence) -> Markup:
     return join(scrolling(table, label="Headline table"), _legend(evidence))
 
 
-def ranked(evidence: Evidence, evaluation: str, name: str) -> Ranking:
-    """The recipes by a metric; nobody wins a coverage or a single recipe's comparison."""
-    if name in ("coverage95", "ece_floor") or len(evidence.done) < 2:
-        return Ranking(name, (), 0)
-    return evidence.ranking(name, evaluation)
-
-
 def id_of(group: Group, name: str) -> str:
     """A column's own name."""
     return f"{group.evaluation}-{name}"
 
 
 def _shifted(evidence: Evidence) -> str:
-    return f"{plural(len(evidence.shifted_sets), 'kind')}" + (
-        f", severities {evidence.severities[0]} to {evidence.severities[-1]}" if len(evidence.severities) > 1 else ""
-    )
+    return f"{plural(len(evidence.shifted_sets), 'kind')}" + (f" at {levels(evidence)}" if evidence.severities else "")
+
+
+def levels(evidence: Evidence) -> str:
+    """The severities in words."""
+    found = evidence.severities
+    whole = len(found) > 2 and found == list(range(found[0], found[-1] + 1))
+    named = f"{found[0]} to {found[-1]}" if whole else listed([str(level) for level in found])
+    return f"{'severity' if len(found) == 1 else 'severities'} {named}"
 
 
 def _head(what: Metric, *, starts: bool) -> Markup:
@@ -106,7 +106,7 @@ def _cell(contender: Contender, evaluation: str, name: str, mark: str | None, *,
         symbol, meaning = MARKS[mark]
         sign = join(el("i", symbol, aria_hidden="true"), el("span", f" ({meaning})", class_="sr"))
     floor = contender.estimate("ece_floor", evaluation) if name == "ece" and evaluation == "clean" else None
-    notes = [f"± {what.bare(estimate.error)}"] if math.isfinite(estimate.error) else []
+    notes = [f"± {what.write_error(estimate.error)}"] if math.isfinite(estimate.error) else []
     notes += [f"floor {metric('ece_floor').bare(floor.mean)}"] if floor is not None else []
     below = el("small", ", ".join(notes)) if notes else None
     return el("td", sign, what.bare(estimate.mean), below, data_v=f"{estimate.mean:.6g}", class_=class_)
@@ -115,7 +115,7 @@ def _cell(contender: Contender, evaluation: str, name: str, mark: str | None, *,
 def _costs(evidence: Evidence) -> Iterator[tuple[Metric, dict[str, tuple[str, float]]]]:
     """Cost columns: by digest, the text and the number to sort by."""
     wanted = [
-        (Metric("Parameters", "learned numbers that the predictor keeps"), "parameters", "test", compact),
+        (Metric("Weights", "learned numbers that the predictor keeps"), "parameters", "test", compact),
         (
             Metric("Arithmetic", "multiply-adds a prediction, relative to the plain recipe"),
             "multiply_adds",
@@ -152,12 +152,8 @@ def _cost_cell(written: tuple[str, float], starts: bool) -> Markup:
 
 
 def _legend(evidence: Evidence) -> Markup:
+    over = plural(len(evidence.seeds), "published split" if evidence.published_splits else "seed")
     several = len(evidence.seeds) > 1
-    over = (
-        f"{plural(len(evidence.seeds), 'seed')}"
-        if not evidence.regression
-        else plural(len(evidence.seeds), "split or seed", "splits or seeds")
-    )
     spread = f"over {over}" if several else "over the choice of test rows (one seed shows no spread of its own)"
     return el(
         "p",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.report.calibration import classes
+from levelhead.beliefs import ClassBeliefs
 from levelhead.report.evidence import Contender, Evidence
 from levelhead.report.figure import Table, figure, named, svg
 from levelhead.report.markup import Markup, el, join, number
@@ -44,19 +44,19 @@ def _figure(evidence: Evidence, outer: str) -> Markup | None:
     caption = join(
         "Share of rows by predictive entropy in nats, from certain (left) to a guess (right), seeds together: ",
         *swatches,
-        "The further apart, the better one can refuse what the recipe was not trained for; AUROC 0.5 is no better than chance.",
+        "The further apart, the better one can refuse what the recipe was not trained for; AUROC 0.5 is chance.",
     )
-    return figure(panels, caption=caption, numbers=numbers)
+    return figure(panels, caption=caption, numbers=numbers, small=True)
 
 
 def _entropies(contender: Contender, key: str) -> Float[Tensor, " row"] | None:
-    found = [beliefs.total for beliefs in classes(contender, [key])]
+    found = [beliefs.total for beliefs in contender.beliefs(ClassBeliefs, [key])]
     return torch.cat(found) if found else None
 
 
 def _largest(contender: Contender) -> float:
     """Entropy of a guess."""
-    first = next(iter(classes(contender, ["test"])))
+    first = next(contender.beliefs(ClassBeliefs, ["test"]))
     return math.log(first.log_probs.shape[-1])
 
 

@@ -4,16 +4,19 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from levelhead.report.calibration import confidence_curves, reliability_diagrams
+from levelhead.report.boxes import boxes
+from levelhead.report.confidence import confidence_curves
 from levelhead.report.cost import pareto
 from levelhead.report.evidence import Evidence, read
 from levelhead.report.findings import findings, lead
 from levelhead.report.headline import headline
+from levelhead.report.heat import heat
 from levelhead.report.markup import Markup, el, join
 from levelhead.report.outside import histograms
 from levelhead.report.quantiles import quantile_plots
 from levelhead.report.receipts import failures, receipts, repeat
-from levelhead.report.severity import boxes, heat, severity_lines
+from levelhead.report.reliability import reliability_diagrams
+from levelhead.report.severity import severity_lines
 from levelhead.report.words import plural, spoken
 from levelhead.studies.store import replacing
 
@@ -100,10 +103,8 @@ def _shift(evidence: Evidence) -> Markup | None:
         return heat(evidence) if evidence.shifted_sets else None
     intro = el(
         "p",
-        "The test rows are changed in known ways, a little at severity 1 and a lot at severity 5. Accuracy falls for everybody; "
-        "what differs is by how much, and whether confidence falls with it."
-        if not evidence.regression
-        else "The test rows are changed in known ways, a little at severity 1 and a lot at severity 5.",
+        "The test rows are changed in known ways, a little at severity 1 and a lot at severity 5. Two things count: "
+        "how much quality is lost, and whether confidence is lost with it.",
     )
     return join(
         intro,
@@ -147,4 +148,4 @@ SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Markup | None]], ...] = (
     ("receipts", "Receipts", receipts),
     ("repeat", "How to repeat", repeat),
 )
-"""Address, heading and content of each section, in the order a stranger wants them; a section without content is left out."""
+"""Address, heading and content of each section, in the order a stranger wants them; empty ones are left out."""

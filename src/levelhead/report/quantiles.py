@@ -30,20 +30,18 @@ def quantile_plots(evidence: Evidence) -> Markup | None:
         return None
     heads = ("Recipe", *(f"{100 * level:.0f} % quantile" for level in SHOWN))
     caption = (
-        "Share of test targets below each quantile of the prediction, all seeds together. On the diagonal the quantiles are "
+        "Share of test targets below each quantile of the prediction, seeds together. On the diagonal the quantiles are "
         "right; flatter than the diagonal is overconfident (too many targets in the tails), steeper is too cautious."
     )
     table = Table(heads, tuple(rows)).markup("Share of targets below each predicted quantile")
-    return figure(panels, caption=caption, numbers=table)
+    return figure(panels, caption=caption, numbers=table, small=True)
 
 
 def _places(contender: Contender) -> Float[Tensor, " value"] | None:
     """Where each target lies in its predicted distribution, in [0, 1]."""
     found = [
         mixture_cdf(beliefs.means, beliefs.variances, y=beliefs.y, log_weights=beliefs.log_weights).flatten()
-        for run in contender.done
-        for beliefs in run.beliefs(["test"])
-        if isinstance(beliefs, TargetBeliefs)
+        for beliefs in contender.beliefs(TargetBeliefs, ["test"])
     ]
     return torch.cat(found) if found else None
 
@@ -55,8 +53,8 @@ def _panel(evidence: Evidence, contender: Contender, shares: list[float]) -> Mar
     diagonal = el("line", x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_="ref")
     curve = [(x(level), y(share)) for level, share in zip(LEVELS, shares, strict=True)]
     dots = [contender.series.marker(*place, radius=2.4) for place in curve[1::4]]
-    low, high = shares[0], shares[-1]
-    text = f"{100 * low:.1f} percent of the targets lie below the 5 % quantile and {100 * high:.1f} percent below the 95 % quantile."
+    low, high = (f"{100 * share:.1f} percent" for share in (shares[0], shares[-1]))
+    text = f"{low} of the targets lie below the 5 % quantile and {high} below the 95 % quantile."
     slug = f"quantiles-{evidence.slug}-{contender.series.number}"
     title = f"Quantiles of {contender.series.name}"
     return svg(slug, SQUARE, grid, diagonal, contender.series.group(polyline(curve), dots), title=title, text=text)

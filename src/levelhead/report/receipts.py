@@ -133,8 +133,8 @@ def repeat(evidence: Evidence) -> Markup:
         el("pre", command, tabindex=0, class_="command"),
         el(
             "p",
-            "Finished runs are not repeated: in an empty folder the command trains everything anew. The same seeds on the same "
-            "machine give the same numbers. ",
+            "Finished runs are not repeated: in an empty folder the command trains everything anew. The same seeds on "
+            "the same machine give the same numbers. ",
             el("code", "levelhead fit <run folder>/recipe.json"),
             " repeats a single run; its ",
             el("code", "predictions/"),

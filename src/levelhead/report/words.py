@@ -10,7 +10,7 @@ MINUS = "\u2212"
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, its explanation, and how its numbers are written (times `factor`, with `digits` after the point)."""
+    """A metric's name, its explanation, and how its numbers are written: times `factor`, rounded to `digits`."""
 
     name: str
     text: str
@@ -29,7 +29,14 @@ class Metric:
         """A number with its standard error, as text."""
         if not math.isfinite(estimate.error):
             return self.write(estimate.mean)
-        return f"{self.bare(estimate.mean)} ± {self.write(estimate.error)}"
+        return f"{self.bare(estimate.mean)} ± {self.write_error(estimate.error)}{self.unit}"
+
+    def write_error(self, error: float) -> str:
+        """A standard error, with the digits of the number it belongs to, or one that is not zero."""
+        text = self.bare(error)
+        if error > 0 and not float(text):
+            return f"{error * self.factor:.1g}" if error * self.factor >= 1e-4 else "0"
+        return text
 
     def bare(self, value: float) -> str:
         """A number without its unit."""
