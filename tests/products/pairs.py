@@ -1,0 +1,208 @@
+"""Recipes from choices of parts, and their only two outcomes: it works, or it says what to write instead."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from products.cover import Row, cover
+
+from levelhead.backbones.factory import Factory
+from levelhead.backbones.lenet import LeNet
+from levelhead.backbones.mlp import MLP
+from levelhead.backbones.resnet import ResNet
+from levelhead.catalogue import name_of, parts
+from levelhead.recipe import DeepEnsemble, Fit, Recipe, rehearse
+from levelhead.samplers.sgd import SGD
+from levelhead.tasks.stripes import stripes
+from levelhead.types import CannotCompose, NoLayerReplaced
+
+TASK = stripes(n=16, size=12)  # two steps of eight rows, once a recipe is shortened
+X = TASK.test.x / 255
+WORDS = ("write", "use", "put", "give", "lists", "leave", "wants", "choose", "lower", "pass")
+STYLES = {
+    "resnet": ResNet(depth=8, width=4),
+    "resnet with group norm": ResNet(depth=8, width=4, norm="group", preact=True),
+    "lenet": LeNet(),
+    "mlp": MLP(hidden=(8, 8)),
+    "foreign": Factory("contracts.styles:Foreign"),
+    "tokens": Factory("contracts.styles:Tokens"),
+}
+ALONE, INSIDE, OUTSIDE = "alone", "ensemble", "ensemble, steps outside"
+LARGE = 100  # sizes above it cost seconds and show nothing that small ones do not
+FAMILIES = ("surgeries", "objectives", "samplers", "posthoc")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One choice for every slot; what is not chosen is the base, which always works."""
+
+    backbone: str = "resnet"
+    surgery: Any = None
+    second_surgery: Any = None
+    regulariser: Any = None
+    second_regulariser: Any = None
+    sampler: Any = field(default_factory=SGD)
+    posthoc: Any = None
+    second_posthoc: Any = None
+    combinator: str = ALONE
+
+    def recipe(self) -> Fit:
+        """The recipe that these choices mean, at its smallest."""
+        steps = chosen(self.posthoc, self.second_posthoc)
+        recipe = Recipe(
+            backbone=STYLES[self.backbone],
+            surgery=chosen(self.surgery, self.second_surgery),
+            regularisers=chosen(self.regulariser, self.second_regulariser),
+            sampler=self.sampler,
+            posthoc=() if self.combinator == OUTSIDE else steps,
+        )
+        if self.combinator == ALONE:
+            return recipe.shortened()
+        return DeepEnsemble(member=recipe, size=2, posthoc=steps if self.combinator == OUTSIDE else ()).shortened()
+
+    def __str__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        base = {f.name: getattr(BASE, f.name) for f in dataclasses.fields(self)}
+        return " + ".join(label(value) for name, value in given.items() if value != base[name]) or "base"
+
+
+BASE = Choices()
+
+
+def label(part: Any) -> str:
+    """What a part is called in text."""
+    return part if isinstance(part, str) else name_of(type(part))
+
+
+def chosen(*given: Any) -> tuple[Any, ...]:
+    """Those that are parts."""
+    return tuple(part for part in given if part is not None)
+
+
+@cache
+def outcome(choices: Choices) -> str:
+    """Fit two steps and predict: "" where that works, the text of the refusal where not. All else is an error."""
+    try:
+        predictor = choices.recipe().fit(TASK, 0, rehearsed=True)
+    except (CannotCompose, NoLayerReplaced) as refusal:
+        text = str(refusal)
+    else:
+        with torch.no_grad():
+            belief = predictor(X)
+        assert belief.probs.shape == (len(X), 3), belief.probs.shape
+        for name in ("log_probs", "log_weights"):
+            assert getattr(belief, name).isfinite().all(), name
+        for name in ("total", "aleatoric", "epistemic"):
+            assert getattr(belief, name)().isfinite().all(), name
+        assert (belief.probs.sum(-1) - 1).abs().max() < 1e-4
+        return ""
+    assert any(word in text.lower() for word in WORDS), f"refused without advice: {text}"
+    return text
+
+
+@cache
+def says_so_before_training(choices: Choices) -> bool:
+    """Whether the dry run of a refused recipe refuses it too."""
+    try:
+        rehearse(choices.recipe(), TASK)
+    except (CannotCompose, NoLayerReplaced):
+        return True
+    return False
+
+
+def without(choices: Choices, name: str) -> Choices:
+    """The choices with one slot back at the base, and with it the post-hoc steps that need what stood there."""
+    left = dataclasses.replace(choices, **{name: getattr(BASE, name)})
+    for step in ("posthoc", "second_posthoc"):
+        needed = None if getattr(left, step) is None else companion(getattr(left, step))
+        if needed is not None and needed not in (left.surgery, left.second_surgery):
+            left = dataclasses.replace(left, **{step: None})
+    return left
+
+
+def departures(choices: Choices) -> list[str]:
+    """The slots that are not at the base; what costs most to run comes first."""
+    return [f.name for f in reversed(dataclasses.fields(choices)) if getattr(choices, f.name) != getattr(BASE, f.name)]
+
+
+def settle(choices: Choices) -> dict[Choices, str]:
+    """Run a row; where it refuses, find the smallest part of it that does, and go on without each choice of that part.
+
+    So every two choices of the row that go together do run together. Returns the smallest refusals with their advice.
+    """
+    text = outcome(choices)
+    if not text:
+        return {}
+    smallest = choices
+    for name in departures(choices):
+        less = without(smallest, name)
+        if less != smallest and outcome(less):
+            smallest = less
+    found = {smallest: outcome(smallest)}
+    assert says_so_before_training(smallest), f"{smallest}: its dry run did not refuse it: {found[smallest]}"
+    for name in departures(smallest):
+        found |= settle(without(choices, name))
+    return found
+
+
+def specs(family: str) -> list[Any]:
+    """The parts of a family with their defaults, large sizes (a rank of 1024) shrunk to 32."""
+    found = []
+    for spec in parts(family):
+        sizes = {f.name: 32 for f in dataclasses.fields(spec) if type(f.default) is int and f.default > LARGE}
+        found.append(spec(**sizes))
+    return found
+
+
+@cache
+def companion(step: Any) -> Any:
+    """The surgery without which a post-hoc step refuses every network; None where it needs none."""
+    for surgery in (None, *specs("surgeries")):
+        try:
+            refused = outcome(dataclasses.replace(BASE, surgery=surgery, posthoc=step))
+        except Exception:  # the test of that pair will show it
+            continue
+        if not refused:
+            return surgery
+    return None
+
+
+def slots() -> dict[str, tuple[Any, ...]]:
+    """The choices of every slot, by the names of `Choices`."""
+    surgeries, objectives, samplers, steps = (specs(family) for family in FAMILIES)
+    return {
+        "backbone": tuple(STYLES),
+        "surgery": (None, *surgeries),
+        "second_surgery": (None, *surgeries),
+        "regulariser": (None, *objectives),
+        "second_regulariser": (None, *objectives),
+        "sampler": tuple(samplers),
+        "posthoc": (None, *steps),
+        "second_posthoc": (None, *steps),
+        "combinator": (ALONE, INSIDE, OUTSIDE),
+    }
+
+
+def rows() -> list[Choices]:
+    """The recipes of the cover: every two parts meet in one."""
+    offered = slots()
+    names = list(offered)
+
+    def repair(row: Row, kept: frozenset[int]) -> Row:
+        """Give a post-hoc step the surgery that it needs."""
+        values = dict(enumerate(row))
+        for name in ("posthoc", "second_posthoc"):
+            step = offered[name][values[names.index(name)]]
+            needed = None if step is None else companion(step)
+            places = [names.index("surgery"), names.index("second_surgery")]
+            if needed is None or any(offered[names[slot]][values[slot]] == needed for slot in places):
+                continue
+            free = next((slot for slot in reversed(places) if slot not in kept), None)
+            if free is not None:
+                values[free] = offered[names[free]].index(needed)
+        return tuple(values.values())
+
+    found = cover([len(choices) for choices in offered.values()], repair=repair)
+    return [Choices(**{name: offered[name][place] for name, place in zip(names, row, strict=True)}) for row in found]
