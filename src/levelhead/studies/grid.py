@@ -190,10 +190,13 @@ def read_recipe(given: RecipeLike, backbone: Any, task: Task) -> tuple[str, Fit]
         return name, trained_as_usual(parse(given, backbone=built), task, given)
     if inspect.isfunction(given):
         given = given(built) if inspect.signature(given).parameters else given()
+    elif isinstance(given, type):
+        given = given()
     if not dataclasses.is_dataclass(given) or not hasattr(given, "fit"):
         raise TypeError(
             f"wants a recipe: a line of text, a value with `fit`, or a function that returns one; got {given!r}"
         )
+    to_json(given)  # what has no plain form cannot be kept
     return name, given
 
 
