@@ -1,6 +1,7 @@
 """SNGP's posterior against Gaussian-process regression written out with kernels."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_mean_field_softens_and_keeps_the_label():
     x = task.test.x
     beliefs = [GPPosterior(mean_field=factor)(point, task)(x) for factor in (0.0, 1.0, 30.0, 1e12)]
     assert torch.equal(beliefs[0].log_probs, point(x).log_probs)
-    for before, after in zip(beliefs, beliefs[1:], strict=False):
+    for before, after in pairwise(beliefs):
         assert torch.equal(after.label, before.label)
         assert (after.total() >= before.total() - 1e-6).all()
     torch.testing.assert_close(beliefs[-1].probs, torch.full_like(beliefs[-1].probs, 1 / 3), atol=1e-3, rtol=0)

@@ -1,6 +1,7 @@
 """The bound against the singular values of the layer written out as a matrix."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_the_estimate_is_below_the_norm_and_does_not_fall():
     for _ in range(50):
         layer.iterate(1)
         estimates.append(float(layer.sigma().detach()))
-    assert all(before <= after + 1e-12 for before, after in zip(estimates, estimates[1:], strict=False))
+    assert all(before <= after + 1e-12 for before, after in pairwise(estimates))
     assert estimates[-1] <= true + 1e-12
 
 

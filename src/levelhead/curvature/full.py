@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.curvature.outputs import OutputCurvature
-from levelhead.types import Scalar
+from levelhead.types import CannotCompose, Scalar
 
 MAX_PARAMETERS = 8192  # half a gigabyte a matrix in float64, of which the decomposition holds four
 MAX_NUMBERS = 2**25  # of one intermediate of a prediction: a quarter of a gigabyte
@@ -65,16 +65,18 @@ class Full:
 
 
 class FullSum:
-    """See `Accumulator`. Raises ValueError, before anything is allocated, for layers that are too large."""
+    """See `Accumulator`. Raises CannotCompose, before anything is allocated, for layers that are too large."""
 
     def __init__(self, num_outputs: int, num_inputs: int, *, bias: bool, like: Tensor) -> None:
         size = num_outputs * num_inputs
         if size > MAX_PARAMETERS:
-            raise ValueError(
-                f"structure='full' over {size:,} parameters wants matrices of {8 * size**2 / 2**30:.1f} GiB each; up to "
-                f"{MAX_PARAMETERS:,} parameters are allowed. Write structure='kronecker' or 'diagonal'"
+            raise CannotCompose(
+                f"structure='full' over {size:,} parameters wants matrices of {8 * size**2 / 2**30:.1f} GiB each; at "
+                f"most {MAX_PARAMETERS:,} parameters are allowed. Write structure='kronecker' or 'diagonal'"
             )
-        self.sum = torch.zeros(num_outputs, num_inputs, num_outputs, num_inputs, dtype=torch.float64, device=like.device)
+        self.sum = torch.zeros(
+            num_outputs, num_inputs, num_outputs, num_inputs, dtype=torch.float64, device=like.device
+        )
 
     def add(self, outputs: OutputCurvature, z: Float[Tensor, "batch in"]) -> None:
         """sum_n Lambda_n[c, d] z_n z_n', a pair of outputs at a time: cheaper by `out` than the rows' Jacobians."""

@@ -11,7 +11,7 @@ TOLERANCE = 1e-7  # of the logarithm of the argument: below it a smooth loss in 
 def minimise(
     loss: Callable[[float], float], low: float, high: float, *, points: int = POINTS, tolerance: float = TOLERANCE
 ) -> float:
-    """The argument in [low, high] with the smallest loss: the best of a logarithmic grid, refined between its neighbours.
+    """The argument in [low, high] with the smallest loss: the best of a log grid, refined between its neighbours.
 
     Golden section needs no derivative and cannot leave the bracket; losses that are not numbers count as infinite. The
     result is never worse than the best point of the grid. Raises ValueError unless 0 < low < high, or where no point of

@@ -12,7 +12,7 @@ from levelhead.types import CannotCompose
 
 
 class OutputCurvature(Protocol):
-    """Lambda_n (output, output) of every row n: the Fisher information of the outputs, which is positive semi-definite."""
+    """Lambda_n (output, output) of every row n: the Fisher information of the outputs, positive semi-definite."""
 
     def dense(self) -> Float[Tensor, "batch output output"]:
         """Every Lambda_n."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from levelhead.network import Network
 from levelhead.predictor import noise_of, samples_of
 from levelhead.tasks.split import Split
+from levelhead.types import CannotCompose
 
 BATCH = 500
 
@@ -60,3 +62,41 @@ def watched(layer: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         hook.remove()
+
+
+def linear_readout(network: Network) -> nn.Linear:
+    """The linear layer that makes the outputs. Raises CannotCompose where the head has none."""
+    plain = [m for m in network.head.modules() if isinstance(m, nn.Linear) and type(m).forward is nn.Linear.forward]
+    if not plain:
+        raise CannotCompose(
+            f"Laplace(subset='head') needs a linear last layer, and this head is a {type(network.head).__name__}. Let "
+            "surgeries leave the head as it is, or put Laplace() on a recipe without them"
+        )
+    return plain[-1]
+
+
+def check_linear(reading: Reading, layer: nn.Linear, network: Network) -> None:
+    """Raise CannotCompose where the outputs are not what `layer` makes of its inputs."""
+    expected = F.linear(reading.inputs, layer.weight, layer.bias)
+    if expected.shape != reading.outputs.shape or not torch.allclose(expected, reading.outputs, rtol=1e-3, atol=1e-4):
+        raise CannotCompose(
+            "Laplace(subset='head'): the outputs are not those of the head's last linear layer alone (head: "
+            f"{type(network.head).__name__}): members' own factors, or something behind it. Let surgeries leave the "
+            "head as it is (within='features')"
+        )
+
+
+def has_bias(layer: nn.Linear) -> bool:
+    """Whether a linear layer has a bias."""
+    return layer._parameters["bias"] is not None
+
+
+def weights(layer: nn.Linear) -> Float[Tensor, "out in"]:
+    """theta in float64: the weights, the bias as a last column."""
+    theta = layer.weight.detach().double()
+    return torch.cat([theta, layer.bias.detach().double()[:, None]], dim=1) if has_bias(layer) else theta
+
+
+def with_bias(z: Float[Tensor, "*batch feature"], layer: nn.Linear) -> Float[Tensor, "*batch in"]:
+    """The features, with a 1 behind them where the layer has a bias."""
+    return F.pad(z, (0, 1), value=1.0) if has_bias(layer) else z

@@ -67,7 +67,7 @@ class GPPosterior:
         precision = self._precision(network, task.train)
         try:
             factor = torch.linalg.cholesky(precision)
-        except torch.linalg.LinAlgError as error:
+        except RuntimeError as error:
             raise ValueError(
                 f"GPPosterior: the precision matrix is singular in float64 with ridge={self.ridge}; give a larger ridge"
             ) from error
@@ -139,6 +139,7 @@ class GaussianProcess(Predictor):
     ) -> None:
         super().__init__()
         self.network = network
+        self.cholesky: Tensor
         self.register_buffer("cholesky", cholesky)
         self.ridge = ridge
         self.mean_field = mean_field

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ class SpectralNorm:
     Power iteration on u and v estimates sigma = u' W v from below: v <- W'u / |W'u|, u <- W v / |W v|, `power_steps`
     times in each training pass. Prediction and side passes leave u and v alone. The gradient goes through sigma.
 
-    norm_bound  largest allowed sigma (c of the paper). It holds for each layer alone: a BatchNorm behind it can undo it.
+    norm_bound  largest allowed sigma (c of the paper), of each layer alone: a BatchNorm behind it can undo it.
     norm        "operator": of the convolution as a linear map, for the input size that one example has there.
                 "reshaped": of the kernel as a matrix (out, in * taps), smaller by up to sqrt(taps); c = 6 in the
                 operator norm is about c = 4 in this one. They agree for linear layers and 1x1 kernels.
@@ -83,8 +83,8 @@ class Bounded(nn.Module):
     They are replaced, never written to, and only while training with track_running_stats on.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Tensor
+    bias: Any
     u: Float[Tensor, "1 *output"]
     v: Float[Tensor, "1 *input"]
     norm_bound: float
