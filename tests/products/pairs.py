@@ -76,6 +76,13 @@ def label(part: Any) -> str:
     return part if isinstance(part, str) else name_of(type(part))
 
 
+def wrapped(wrapper: Any, inner: Any) -> Any:
+    """A sampler around another; None where it holds none."""
+    if "inner" not in {f.name for f in dataclasses.fields(wrapper)}:
+        return None
+    return dataclasses.replace(wrapper, inner=inner)
+
+
 def chosen(*given: Any) -> tuple[Any, ...]:
     """Those that are parts."""
     return tuple(part for part in given if part is not None)
