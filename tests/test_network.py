@@ -270,3 +270,37 @@ def test_trace_sees_functional_dropout_only() -> None:
 
     made = network(Dropping(), nn.Dropout(0.0))
     assert made.trace().functional_dropout == (0.3,)
+
+
+def test_a_stage_is_appended_behind_the_features() -> None:
+    made = network(nn.ReLU())
+    longer = made.appended(Noisy(), name="noise", author="Test")
+    assert [name for name, _ in longer.features.named_children()] == ["0", "1", "noise"]
+    assert longer.notes[-1].converted == ("features.noise",)
+    assert_close(longer.eval()(X), made.eval()(X))
+    assert not made.notes
+    assert len(made.features) == 2
+    foreign = Network.wrap(Foreign(), head="fc", signature=SIGNATURE).appended(nn.Tanh(), name="tanh", author="Test")
+    assert_close(foreign(X)[0], foreign.head(torch.tanh(foreign.features.trunk(X))))
+
+
+def test_replacing_goes_on_inside_what_a_replacement_kept() -> None:
+    made = network(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU()))).double().eval()
+    kept = made.features[1]
+    kept[1].train()
+
+    def match(name: str, module: nn.Module) -> bool:
+        return name in ("features.1", "features.1.1.0")
+
+    def make(module: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 5), module) if isinstance(module, nn.Sequential) else nn.Tanh()
+
+    outside = made.replace(match, make)
+    assert outside.notes[-1].converted == ("features.1",)
+    both = made.replace(match, make, inside=True)
+    assert both.notes[-1].converted == ("features.1", "features.1.1.0")
+    assert isinstance(both.features[1][1][1][0], nn.Tanh)
+    added, old = both.features[1]
+    assert added.weight.dtype == torch.float64
+    assert not added.training
+    assert old[1].training  # what was kept keeps its mode

@@ -5,6 +5,7 @@ and the batch is repeated only before the first stage that holds a layer to whic
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
@@ -241,6 +242,7 @@ class Network(nn.Module):
         if within not in ("features", "head", "all"):
             raise ValueError(f"replace: within must be 'features', 'head' or 'all', got {within!r}")
         new = self.copy()
+        somewhere = next(new.parameters(), torch.empty(0))
         made: dict[nn.Module, nn.Module] = {}
         converted: list[str] = []
 
@@ -252,7 +254,7 @@ class Network(nn.Module):
                 parent._modules[attribute] = made[child]
                 converted.append(name)
             elif match(name, child):
-                made[child] = _like(child, make(child))
+                made[child] = _like(child, make(child), somewhere)
                 parent._modules[attribute] = made[child]
                 converted.append(name)
                 if inside and child in set(made[child].modules()):
@@ -278,6 +280,19 @@ class Network(nn.Module):
             )
         new.notes = (*self.notes, Note(author, tuple(converted), skipped))
         new.width = self.width if within == "head" else new._measured_width_now()
+        return new
+
+    def appended(self, stage: nn.Module, *, name: str, author: str) -> Self:
+        """A new network with one more stage behind the features, for what acts on features of any head.
+
+        The head stays what it is. The argument is untouched; the stage is taken over with device, dtype and mode.
+        """
+        new = self.copy()
+        stages = new.features.named_children() if type(new.features) is nn.Sequential else [("trunk", new.features)]
+        stage = _like(new.features, stage, next(new.parameters(), torch.empty(0)))
+        new.features = nn.Sequential(OrderedDict([*stages, (name, stage)])).train(new.features.training)
+        new.notes = (*self.notes, Note(author, (f"features.{name}",)))
+        new.width = new._measured_width_now()
         return new
 
     def copy(self) -> Self:
@@ -382,19 +397,18 @@ def build(backbone: Backbone, surgery: tuple[Surgery, ...], signature: Signature
     return network
 
 
-def _like(old: nn.Module, new: nn.Module) -> nn.Module:
-    """`new` with the device, dtype and mode of `old`; what it kept of `old` stays as it was."""
-    tensor = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), None)
+def _like(old: nn.Module, new: nn.Module, somewhere: Tensor) -> nn.Module:
+    """`new` with the device, dtype (else of `somewhere`) and mode of `old`; what it kept of `old` stays as it was."""
+    tensor = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), somewhere)
     kept = set(old.modules())
     for child in new.modules():
         if child in kept:
             continue
         child.training = old.training
-        if tensor is not None:
-            for parameter in child.parameters(recurse=False):
-                parameter.data = _moved(parameter.data, tensor)
-            for name, buffer in child.named_buffers(recurse=False):
-                child._buffers[name] = _moved(buffer, tensor)
+        for parameter in child.parameters(recurse=False):
+            parameter.data = _moved(parameter.data, tensor)
+        for name, buffer in child.named_buffers(recurse=False):
+            child._buffers[name] = _moved(buffer, tensor)
     channels_last(new)
     return new
 

@@ -1,7 +1,11 @@
-"""Where a network steps over pixels, and where it pools them all: the places for layers that act before it does."""
+"""Where a network steps over pixels, pools them all, or multiplies by weights: the places to act before it does.
+
+They are found by running an example (`network.trace()`), never by names.
+"""
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import nn
@@ -18,7 +22,8 @@ class Place(NamedTuple):
 
     name: str
     behind: bool
-    channels: int  # of the map there
+    channels: int  # of what is there
+    channel_axis: int = 1
 
 
 class Places(NamedTuple):
@@ -51,6 +56,31 @@ def before_global_pool(trace: Trace) -> Places:
     return _Tree(trace).global_pool()
 
 
+def before_weights(trace: Trace) -> tuple[Place, ...]:
+    """In front of every convolution and linear layer but the first, which reads the raw input."""
+    tree = _Tree(trace)
+    layers = [tree.in_front(i) for i in sorted(tree.linear | tree.convolutions)]
+    return tuple(dict.fromkeys(place for place in layers if place.name != layers[0].name))
+
+
+def inside_blocks(trace: Trace) -> tuple[Place, ...]:
+    """In front of the last convolution on the main path of every block: of a basic block its second, of a bottleneck
+    its third.
+
+    A block is a module behind the first convolution, no mere sequence, that holds such a path and no smaller block.
+    """
+    tree = _Tree(trace)
+    blocks: dict[int, int] = {}
+    for i in sorted(tree.convolutions):
+        block = next(tree.composites(i), None)
+        while block is not None and not tree.continues(i, block):
+            block = next(tree.composites(block), None)
+        if block is not None:
+            blocks[block] = i
+    outer = {other for block in blocks for other in tree.around[block]}
+    return tuple(dict.fromkeys(tree.in_front(i) for block, i in blocks.items() if block not in outer))
+
+
 class _Tree:
     """A trace with what stands around each call. A layer with parameters of members is taken whole."""
 
@@ -61,6 +91,7 @@ class _Tree:
         self.whole = [next((outer for outer in self.around[i] if outer in membered), i) for i in range(len(self.calls))]
         self.visible = [i for i, whole in enumerate(self.whole) if whole == i]
         self.convolutions = {self.whole[i] for i, call in enumerate(self.calls) if _convolves(call)}
+        self.linear = {self.whole[i] for i, call in enumerate(self.calls) if isinstance(call.module, nn.Linear)}
         self.times = Counter(call.name for call in self.calls)
 
     def innermost(self, wanted: str) -> tuple[int, ...]:
@@ -78,10 +109,10 @@ class _Tree:
     def block(self, step: int, steps: tuple[int, ...]) -> int:
         """The call in front of which the step's map is to be changed: a block around it, or the step itself."""
         alone = step
-        for outer in reversed(self.around[step]):
+        for outer in self.composites(step):
             call = self.calls[outer]
             holds_image = not any(c < outer for c in self.convolutions)
-            if outer == 0 or isinstance(call.module, nn.Sequential) or not call.subsamples or holds_image:
+            if not call.subsamples or holds_image:
                 continue
             inner = [i for i in steps if outer in self.around[i] and self.calls[i].pixels == call.pixels]
             sources = Counter(self.calls[i].source for i in inner)
@@ -94,9 +125,24 @@ class _Tree:
                 alone = outer
         return alone
 
+    def composites(self, i: int) -> Iterator[int]:
+        """The calls around one that are no mere sequences, from the inside out, without the whole."""
+        for outer in reversed(self.around[i]):
+            if outer > 0 and not isinstance(self.calls[outer].module, nn.Sequential):
+                yield outer
+
+    def continues(self, i: int, block: int) -> bool:
+        """Whether a convolution goes on from an earlier one of the block, as a shortcut does not."""
+        call = self.calls[i]
+        earlier = [self.calls[c] for c in self.convolutions if block < c < i]
+        reads_image = not any(c < block for c in self.convolutions)
+        goes_on = call.source != self.calls[block].source and any(e.output_shape == call.input_shape for e in earlier)
+        return goes_on and not reads_image
+
     def in_front(self, i: int) -> Place:
         call = self.calls[i]
-        return Place(call.name, behind=False, channels=call.input_shape[1])
+        axis = -1 if i in self.linear else 1
+        return Place(call.name, behind=False, channels=call.input_shape[axis], channel_axis=axis)
 
     def functional_steps(self) -> tuple[tuple[Place, ...], tuple[tuple[str, str], ...]]:
         """Between modules: what left one is a third larger, both ways, than what the next one reads; channels agree."""
