@@ -22,6 +22,7 @@ class Made:
     skill: float = 3.0
     sureness: float = 1.0
     cost: float = 1.0
+    draws: int | None = None  # two recipes of the same draws and values say the same
 
 
 PLAIN = Made("plain", skill=2.6, sureness=1.5)
@@ -54,7 +55,7 @@ def classification(
     for place, recipe in enumerate(recipes):
         for seed in seeds:
             folder = _cell(root, recipe, place, seed, task)
-            generator = torch.Generator().manual_seed(1000 * place + seed)
+            generator = torch.Generator().manual_seed(1000 * (place if recipe.draws is None else recipe.draws) + seed)
             y = torch.arange(rows) % CLASSES
             found = _scored(folder, "test", "clean", "test", None, _beliefs(recipe, y, 0.0, generator))
             inside = _beliefs(recipe, y, 0.0, generator)
@@ -79,7 +80,7 @@ def regression(root: Path, recipes: tuple[Made, ...] = THREE, *, seeds: tuple[in
     for place, recipe in enumerate(recipes):
         for seed in seeds:
             folder = _cell(root, recipe, place, seed, task)
-            generator = torch.Generator().manual_seed(1000 * place + seed)
+            generator = torch.Generator().manual_seed(1000 * (place if recipe.draws is None else recipe.draws) + seed)
             y = torch.randn(80, 1, generator=generator)
             means = y + torch.randn(2, 80, 1, generator=generator) / recipe.skill
             variances = torch.full_like(means, (1 / recipe.skill / recipe.sureness) ** 2)

@@ -291,5 +291,5 @@ def _average(
 def _pooled(found: list[tuple[float, float]]) -> Estimate:
     if len(found) == 1:
         return Estimate(*found[0], seeds=1)
-    mean, error = over_seeds(torch.tensor([value for value, _ in found]))
+    mean, error = over_seeds(torch.tensor([value for value, _ in found], dtype=torch.float64))
     return Estimate(float(mean), float(error), len(found))

@@ -30,7 +30,7 @@ def quantile_plots(evidence: Evidence) -> Markup | None:
         return None
     heads = ("Recipe", *(f"{100 * level:.0f} % quantile" for level in SHOWN))
     caption = (
-        "Share of test targets below each quantile of the prediction, seeds together. On the diagonal the quantiles are "
+        "Share of test targets below each quantile of the prediction, seeds together. On the diagonal, quantiles are "
         "right; flatter than the diagonal is overconfident (too many targets in the tails), steeper is too cautious."
     )
     table = Table(heads, tuple(rows)).markup("Share of targets below each predicted quantile")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from levelhead.report.evidence import Contender, Evidence, Run
-from levelhead.report.figure import Table, badge
+from levelhead.report.figure import Table, named
 from levelhead.report.markup import Markup, el, join
 from levelhead.report.words import listed, plural
 
@@ -32,7 +32,7 @@ def _failure(contender: Contender, run: Run) -> Markup:
     trace = (status.traceback or "").strip()
     last = status.error or (trace.splitlines()[-1] if trace else "no reason was recorded")
     whole = el("details", el("summary", "Traceback"), el("pre", trace, tabindex=0)) if trace else None
-    head = el("p", badge(contender.series), el("b", contender.series.name), f" · seed {run.seed}")
+    head = el("p", named(contender.series), f" · seed {run.seed}", class_="failed")
     return el("li", head, el("pre", last, class_="error", tabindex=0), whole)
 
 

@@ -67,7 +67,7 @@ def _diagram(evidence: Evidence, contender: Contender, clean: Reliability, shift
     if shifted is not None:
         marks.append(contender.series.group(_line(shifted, x, y, square=True)))
         words.append(_words("shifted", shifted, contender.estimate("ece", "shift", None, evidence.severities[-1])))
-    note = el("text", f"ECE, %: {', '.join(short for short, _ in words)}", x=x(0), y=11)
+    note = el("text", f"ECE, %: {', '.join(short for short, _ in words)}", x=2, y=11)
     text = " ".join(long for _, long in words)
     title = f"Reliability of {contender.series.name}"
     slug = f"reliability-{evidence.slug}-{contender.series.number}"
