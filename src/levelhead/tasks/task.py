@@ -18,6 +18,7 @@ import torch
 
 from levelhead.predictive import Categorical, Likelihood, Signature
 from levelhead.tasks.augment import Augment
+from levelhead.tasks.carve import dealt
 from levelhead.tasks.measure import moments
 from levelhead.tasks.split import Split
 from levelhead.types import LevelheadError
@@ -123,9 +124,9 @@ class Task:
         return self._with_splits(lambda split: split.to(device))
 
     def dry(self, size: int = 8) -> "Task":
-        """A task of `size` rows a split, spread over it, for a dry run; signature and receipt stay the whole task's."""
+        """A task of `size` rows a split, of all classes if it can be, for a dry run; signature and receipt stay."""
         known = {"signature": self.signature, "_receipt": self._receipt}
-        tiny = self._with_splits(lambda split: split.take(spread(len(split), size)))
+        tiny = self._with_splits(lambda split: few(split, size))
         vars(tiny).update(known)
         return tiny
 
@@ -222,9 +223,12 @@ def sealed(task: Task, name: str) -> TestDataLeak:
     return TestDataLeak(f"task.{name} of {task.name!r} was read while something is being fitted. {SEALED[name]}")
 
 
-def spread(length: int, size: int) -> torch.Tensor:
-    """`size` places spread evenly over `length`, or all of them."""
-    return torch.linspace(0, length - 1, min(length, size)).round().long()
+def few(split: Split, size: int) -> Split:
+    """At most `size` rows of a split, of as many classes as possible."""
+    places = torch.arange(len(split))
+    if split.y.dtype == torch.int64 and split.y.ndim == 1:
+        places = dealt(places, split.y.cpu())
+    return split.take(places[:size])
 
 
 def entry(split: Split) -> dict[str, Any]:
