@@ -1,0 +1,66 @@
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from levelhead.processes import each, pool
+
+STEPS = 20
+MEGABYTES = 8
+
+
+def half(number: int) -> float:
+    if number == 3:
+        raise ValueError("three")
+    return number / 2
+
+
+def threads_and_parent() -> tuple[int, int]:
+    return torch.get_num_threads(), os.getppid()
+
+
+def page_faults_of_steps() -> float:
+    """Page faults a step that allocates and frees the same megabytes, after the first few steps."""
+    for _ in range(STEPS):
+        torch.ones(MEGABYTES << 18)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(STEPS):
+        torch.ones(MEGABYTES << 18)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / STEPS
+
+
+def place_of(tensor: torch.Tensor) -> tuple[bool, float]:
+    return tensor.is_shared(), float(tensor.sum())
+
+
+def forever(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_gives_the_results_in_order(workers):
+    assert list(each(half, [(2,), (1,), (4,)], workers=workers)) == [1.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_failure_is_raised(workers):
+    with pytest.raises(ValueError, match="three"):
+        list(each(half, [(2,), (3,), (4,)], workers=workers))
+
+
+def test_a_worker_has_one_thread_and_keeps_its_memory():
+    with pool(1) as executor:
+        assert executor.submit(threads_and_parent).result() == (1, os.getpid())
+        faults = executor.submit(page_faults_of_steps).result()
+    if sys.platform == "linux" and hasattr(os, "confstr") and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        assert faults < 10, f"{faults} page faults for {MEGABYTES} MiB that the heap should have kept"
+
+
+def test_jobs_share_the_memory_of_their_tensors():
+    data = torch.ones(3, 1000)
+    assert list(each(place_of, [(data,), (data,)], workers=2)) == [(True, 3000.0)] * 2
