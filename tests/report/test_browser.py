@@ -32,7 +32,7 @@ def path(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("study")
     small = Recipe(backbone=MLP(hidden=(8,)), sampler=SGD(epochs=2))
     recipes = [small, DeepEnsemble(member=small, size=2), Recipe(backbone=MLP(hidden=(16, 16)), sampler=SGD(epochs=2))]
-    suites = ("clean", "shift(severities=(1, 5))", "ood", "cost")
+    suites = ("clean", "shift(shifts=(contrast, rotation), severities=(1, 5))", "ood", "cost")
     compare(stripes(48), recipes, seeds=2, suites=suites, root=root, workers=1)
     failed(root, "vat + a_part_with_a_very_long_name(and=1, many=2, arguments=(3, 4, 5, 6, 7, 8))", task="stripes")
     return write_report(root)

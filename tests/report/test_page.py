@@ -194,7 +194,7 @@ def test_a_study_that_really_ran(tmp_path):
         stripes(48),
         recipes,
         seeds=2,
-        suites=("clean", "shift(severities=(1, 5))", "ood", "cost"),
+        suites=("clean", "shift(shifts=(contrast, rotation), severities=(1, 5))", "ood", "cost"),
         root=tmp_path,
         workers=1,
     )
