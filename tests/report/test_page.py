@@ -104,8 +104,8 @@ def test_the_lead_says_what_was_compared_on_what(text):
     lead = re.sub("<[^>]+>", "", re.search(r'<p class="lead">.*?</p>', text).group())
     assert lead == (
         "4 recipes for made-up (resnet8) were trained on 6,000 training images, 2 seeds each; 1 run failed. They were "
-        "scored on 2,000 test images, 120 of them under 2 shifts at severities 1, 3 and 5 and images of digits from "
-        "outside the distribution."
+        "scored on 2,000 test images, on 120 of them under contrast and Gaussian noise (severities 1, 3 and 5), and on "
+        "images of digits from outside the distribution."
     )
 
 

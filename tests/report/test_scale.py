@@ -54,6 +54,8 @@ def test_limits_leave_room_and_ignore_what_is_not_finite():
     assert 0 < low < 1.0 < 100.0 < high
 
 
-@pytest.mark.parametrize("value, text", [(0.0, "0"), (0.25, "0.25"), (1000.0, "1000"), (250_000.0, "2e5")])
+@pytest.mark.parametrize(
+    "value, text", [(0.0, "0"), (0.25, "0.25"), (1000.0, "1,000"), (25_000.0, "25,000"), (250_000.0, "2e5")]
+)
 def test_ticks_are_written_short(value, text):
     assert tick_text(value) == text

@@ -24,14 +24,22 @@ def lead(evidence: Evidence) -> Markup:
     )
     scored = [f"{sizes['test']:,} test {rows}" if "test" in sizes else f"the test {rows}"]
     if evidence.shifted_sets:
-        amount = f" at {levels(evidence)}" if evidence.severities else ""
-        measured = max((run.rows.get("shift", 0) for c in evidence.done for run in c.runs), default=0)
-        which = f"{measured:,} of them" if measured < sizes.get("test", 0) else f"the same {rows}"
-        scored.append(f"{which} under {plural(len(evidence.shifted_sets), 'shift')}{amount}")
+        scored.append(_shifts(evidence, rows, sizes.get("test", 0)))
     for name in evidence.ood:
         size = receipt.get("ood", {}).get(name, {}).get("size")
         scored.append(f"{f'{size:,} ' if size else ''}{rows} of {spoken(name)} from outside the distribution")
-    return el("p", first, f"They were scored on {listed(scored)}.", class_="lead")
+    last = f", and on {scored[-1]}" if len(scored) > 1 else ""
+    second = f"They were scored on {', on '.join(scored[:-1] or scored)}{last}."
+    return el("p", first, second, class_="lead")
+
+
+def _shifts(evidence: Evidence, rows: str, num_test: int) -> str:
+    """Which rows were shifted, and how."""
+    measured = max((run.rows.get("shift", 0) for contender in evidence.done for run in contender.runs), default=0)
+    which = f"{measured:,} of them" if measured < num_test else f"the same {rows}"
+    kinds = evidence.shifted_sets
+    shifts = listed([spoken(kind) for kind in kinds]) if len(kinds) <= 2 else f"{len(kinds)} kinds of shift"
+    return f"{which} under {shifts}{f' ({levels(evidence)})' if evidence.severities else ''}"
 
 
 def _missing(evidence: Evidence) -> str:
@@ -66,7 +74,7 @@ def _card(evidence: Evidence, question: str, suite: str, name: str) -> Markup | 
     if ranking.best is None:
         return None
     best, estimate = ranking.best
-    error = el("small", f" ± {what.write_error(estimate.error)}") if math.isfinite(estimate.error) else None
+    error = el("small", f" ± {what.write_error(estimate)}") if math.isfinite(estimate.error) else None
     return el(
         "div",
         el("p", question, class_="question"),

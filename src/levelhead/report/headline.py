@@ -27,12 +27,12 @@ def groups(evidence: Evidence) -> list[Group]:
     if evidence.regression:
         wanted = [
             Group("Test rows", "clean", ("rmse", "nll", "gaussian_nll", "crps", "coverage95", "quantile_error")),
-            Group(f"Shifted: mean over {_shifted(evidence)}", "shift", ("rmse", "nll", "coverage95")),
+            Group(_shifted(evidence), "shift", ("rmse", "nll")),
         ]
     else:
         wanted = [
             Group("Clean test images" if evidence.images else "Clean test rows", "clean", ("accuracy", "nll", "ece")),
-            Group(f"Shifted: mean over {_shifted(evidence)}", "shift", ("accuracy", "nll", "ece")),
+            Group(_shifted(evidence), "shift", ("accuracy", "nll", "ece")),
         ]
     sets = listed([spoken(name) for name in evidence.ood])
     wanted.append(Group(f"Told from {sets}", "ood", ("auroc_total",)))
@@ -80,7 +80,11 @@ def id_of(group: Group, name: str) -> str:
 
 
 def _shifted(evidence: Evidence) -> str:
-    return f"{plural(len(evidence.shifted_sets), 'kind')}" + (f" at {levels(evidence)}" if evidence.severities else "")
+    """What the columns under shift are a mean of."""
+    amount = f", {levels(evidence)}" if evidence.severities else ""
+    if len(evidence.shifted_sets) == 1:
+        return f"Under {spoken(evidence.shifted_sets[0])}{amount}"
+    return f"Shifted: mean over {len(evidence.shifted_sets)} kinds{amount}"
 
 
 def levels(evidence: Evidence) -> str:
@@ -106,7 +110,7 @@ def _cell(contender: Contender, evaluation: str, name: str, mark: str | None, *,
         symbol, meaning = MARKS[mark]
         sign = join(el("i", symbol, aria_hidden="true"), el("span", f" ({meaning})", class_="sr"))
     floor = contender.estimate("ece_floor", evaluation) if name == "ece" and evaluation == "clean" else None
-    notes = [f"± {what.write_error(estimate.error)}"] if math.isfinite(estimate.error) else []
+    notes = [f"± {what.write_error(estimate)}"] if math.isfinite(estimate.error) else []
     notes += [f"floor {metric('ece_floor').bare(floor.mean)}"] if floor is not None else []
     below = el("small", ", ".join(notes)) if notes else None
     return el("td", sign, what.bare(estimate.mean), below, data_v=f"{estimate.mean:.6g}", class_=class_)
@@ -143,7 +147,15 @@ def _written(estimate: Estimate | None, one: float, write) -> tuple[str, float]:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min" if value < 36_000 else f"{value / 3600:.1f} h"
+    return (
+        f"{value:.1f} s"
+        if value < 9.95
+        else f"{value:.0f} s"
+        if value < 600
+        else f"{value / 60:.0f} min"
+        if value < 36_000
+        else f"{value / 3600:.1f} h"
+    )
 
 
 def _cost_cell(written: tuple[str, float], starts: bool) -> Markup:

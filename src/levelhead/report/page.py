@@ -20,6 +20,8 @@ from levelhead.report.severity import severity_lines
 from levelhead.report.words import plural, spoken
 from levelhead.studies.store import replacing
 
+ENOUGH_FOR_BOXES = 3  # kinds of shift: of two, a box says less than the table
+
 
 def write_report(root: Path, out: Path | None = None, *, cells: Sequence[Path] | None = None) -> Path:
     """Write the page about the run folders under `root` to `out` (default `root`/report.html), and return its path.
@@ -106,14 +108,13 @@ def _shift(evidence: Evidence) -> Markup | None:
         "The test rows are changed in known ways, a little at severity 1 and a lot at severity 5. Two things count: "
         "how much quality is lost, and whether confidence is lost with it.",
     )
+    kinds = len(evidence.shifts)
     return join(
         intro,
         el("h3", "Against severity"),
         severity_lines(evidence),
-        el("h3", "Spread over the kinds of shift"),
-        boxes(evidence),
-        el("h3", "Kind by kind"),
-        heat(evidence),
+        (el("h3", "Spread over the kinds of shift"), boxes(evidence)) if kinds >= ENOUGH_FOR_BOXES else None,
+        (el("h3", "Kind by kind"), heat(evidence)) if len(evidence.shifted_sets) > 1 else None,
     )
 
 

@@ -57,7 +57,9 @@ def tick_text(value: float) -> str:
     """A tick's label: as short as it can be."""
     if value == 0:
         return "0"
-    if abs(value) >= 10_000 or abs(value) < 0.001:
+    if 1000 <= abs(value) < 100_000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100_000 or abs(value) < 0.001:
         return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
     return f"{value:.4g}"
 

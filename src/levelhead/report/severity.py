@@ -4,7 +4,7 @@ from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, end_labels, figure, frame, polyline, svg, whisker
 from levelhead.report.markup import Markup, join
 from levelhead.report.scale import Scale, around
-from levelhead.report.words import Metric, metric, plural, unit
+from levelhead.report.words import Metric, metric, spoken, unit
 
 SIZE = (340.0, 250.0)
 NOT_NEGATIVE = ("accuracy", "ece", "rmse", "coverage95")
@@ -27,9 +27,11 @@ def severity_lines(evidence: Evidence) -> Markup:
         curves = {contender: curve(evidence, contender, name) for contender in evidence.done}
         panels.append((f"{what.name}{unit(what)}", _panel(evidence, name, curves)))
         tables.append(_table(evidence, what, curves))
+    kinds = len(evidence.shifts)
+    over = f"Mean over {kinds} kinds of shift" if kinds > 1 else f"Under {spoken(evidence.shifts[0])},"
     caption = (
-        f"Mean over {plural(len(evidence.shifts), 'kind')} of shift at each severity; 0 is the clean test set. Bars "
-        "are one standard error. Numbers at the right end name the recipes."
+        f"{over} at each severity; 0 is the clean test set. Bars are "
+        "one standard error. Numbers at the right end name the recipes."
     )
     return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=join(tables))
 

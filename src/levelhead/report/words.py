@@ -18,29 +18,33 @@ class Metric:
     factor: float = 1.0
     unit: str = ""
 
-    def write(self, value: float, *, signed: bool = False) -> str:
-        """A number of this metric."""
+    def write(self, value: float) -> str:
+        """A number of this metric, with its unit."""
+        return f"{self.bare(value)}{self.unit}"
+
+    def bare(self, value: float, *, digits: int | None = None) -> str:
+        """A number without its unit; large ones have fewer digits, unless told how many."""
         if not math.isfinite(value):
             return "not known"
-        text = f"{value * self.factor:{'+' if signed else ''}.{self.digits}f}{self.unit}"
-        return text.replace("-", MINUS)
+        shown = value * self.factor
+        return f"{shown:,.{self.digits_of(value) if digits is None else digits}f}".replace("-", MINUS)
+
+    def digits_of(self, value: float) -> int:
+        """Digits after the point: four or so in all."""
+        size = abs(value * self.factor)
+        return self.digits if size < 10 else max(0, min(self.digits, 3 - math.floor(math.log10(size))))
+
+    def write_error(self, estimate: Estimate) -> str:
+        """A standard error, with the digits of the number it belongs to, or one that is not zero."""
+        text = self.bare(estimate.error, digits=self.digits_of(estimate.mean))
+        small = estimate.error * self.factor
+        return f"{small:.1g}" if small >= 1e-4 and not float(text.replace(",", "")) else text
 
     def write_estimate(self, estimate: Estimate) -> str:
         """A number with its standard error, as text."""
         if not math.isfinite(estimate.error):
             return self.write(estimate.mean)
-        return f"{self.bare(estimate.mean)} ± {self.write_error(estimate.error)}{self.unit}"
-
-    def write_error(self, error: float) -> str:
-        """A standard error, with the digits of the number it belongs to, or one that is not zero."""
-        text = self.bare(error)
-        if error > 0 and not float(text):
-            return f"{error * self.factor:.1g}" if error * self.factor >= 1e-4 else "0"
-        return text
-
-    def bare(self, value: float) -> str:
-        """A number without its unit."""
-        return self.write(value).removesuffix(self.unit)
+        return f"{self.bare(estimate.mean)} ± {self.write_error(estimate)}{self.unit}"
 
 
 METRICS = {
@@ -84,7 +88,7 @@ def compact(value: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio: 1x, 1.3x, 12x."""
+    """A ratio: 1, 1.3 or 12 times."""
     return f"{ratio:.2g}×" if ratio < 9.95 else f"{ratio:.0f}×"
 
 
