@@ -44,6 +44,7 @@ class Temperature:
     reference: ClassVar = Reference(
         "Guo et al.", 2017, arxiv="1706.04599", title="On Calibration of Modern Neural Networks"
     )
+    keeps_labels: ClassVar = True
     lowest: float = 0.05
     highest: float = 20.0
 
