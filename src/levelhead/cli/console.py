@@ -95,6 +95,7 @@ def number(mean: float, se: float, digits: int, sign: tuple[str, str] = SIGNS[""
     """`88.1*` above `±0.3`; no error where there is none, and nothing for what was not measured."""
     if mean != mean:
         return Text("")
+    digits = 0 if abs(mean) >= 1000 else digits
     text = Text(f"{mean:,.{digits}f}{sign[0]}", style=sign[1])
     if se == se:
         text.append(f"\n±{se:,.{digits}f} ", style="not bold dim")

@@ -29,6 +29,7 @@ from levelhead.cli.progress import StudyProgress
 from levelhead.studies.compare import run_study
 from levelhead.studies.store import read_json
 from levelhead.studies.study import Study
+from levelhead.tasks.load import num_splits
 
 
 def fit(
@@ -82,7 +83,7 @@ def fit(
         if saved is None:
             raise ValueError(f"fit wants a task, as in: levelhead fit {recipe!r} fashion-mini")
         task = saved["task"]
-        split = {"split"} if task.startswith("uci/") else set()
+        split = {"split"} if num_splits(task) > 1 else set()  # the seed is the split
         options = tuple({**{k: v for k, v in saved["options"].items() if k not in split}, **dict(options)}.items())
         seeds = str((saved["seed"],)) if seeds == "1" else seeds
     study = Study(

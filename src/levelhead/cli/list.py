@@ -9,6 +9,7 @@ import typer
 from levelhead.catalogue import name_of, parts, recipes, unknown
 from levelhead.cli.console import out, print_json, simple_table
 from levelhead.cli.options import AsJson
+from levelhead.tasks.load import names
 from levelhead.text import COMBINATORS, part_text
 
 FAMILIES = {
@@ -69,8 +70,6 @@ def entries(family: str) -> list[dict[str, str]]:
 
 def tasks() -> list[dict[str, str]]:
     """The tasks that `load_task` knows by name."""
-    from levelhead.tasks.load import names
-
     return [{"name": name, "what": what, "values": ""} for name, what in names().items()]
 
 

@@ -27,11 +27,13 @@ class StudyProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            speed_estimate_period=300,
             disable=not console.is_terminal,
         )
-        self.running: dict[Path, tuple[TaskID, int, bool]] = {}
+        self.running: dict[Path, tuple[TaskID, int]] = {}
         self.cells: TaskID | None = None
-        self.weights: dict[Path, int] = {}
+        self.weights: dict[Path, int] = {}  # epochs
+        self.ended: list[Path] = []
         self.lock = threading.Lock()
         self.stop = threading.Event()
 
@@ -69,35 +71,38 @@ class StudyProgress:
             if self.cells is None:
                 self.bars.remove_task(self.check)
                 self.cells = self.bars.add_task("[bold]All cells[/bold]", total=sum(self.weights.values()), state="")
-                self.ended = 0
             if state == "started":
                 total = self.weights.get(cell.folder, 1)
                 bar = self.bars.add_task(f"  {short(cell.name)} [dim]seed {cell.seed}[/dim]", total=total, state="")
-                self.running[cell.folder] = (bar, total, False)
+                self.running[cell.folder] = (bar, total)
                 return
-            bar, _, _ = self.running.pop(cell.folder)
+            bar, _ = self.running.pop(cell.folder)
             self.bars.remove_task(bar)
             if state == store.FAILED:
                 self.console.print(f"[red]failed[/red] {cell.name}, seed {cell.seed}")
             if state != "busy":
-                self.ended += 1
-                self.bars.update(self.cells, advance=self.weights.get(cell.folder, 1), state=self._count())
+                self.ended.append(cell.folder)
+                self._count(0.0)
 
-    def _count(self) -> str:
-        return f"{self.ended} of {len(self.weights)} cells"
+    def _count(self, running: float) -> None:
+        if self.cells is not None:
+            done = sum(self.weights.get(folder, 1) for folder in self.ended)
+            state = f"{len(self.ended)} of {len(self.weights)} cells"
+            self.bars.update(self.cells, completed=done + running, state=state)
 
     def _look(self) -> None:
         """Read how far the running cells are, from their folders."""
         while not self.stop.wait(LOOK_SECONDS):
             with self.lock:
                 looked = list(self.running.items())
-            for folder, (bar, total, _) in looked:
-                done = min(store.progress(folder), total)
-                measuring = (folder / "predictor").exists()
-                state = "measuring" if measuring else f"epoch {done:.0f} of {total}"
-                with self.lock:
+            epochs = {folder: min(store.progress(folder), total) for folder, (_, total) in looked}
+            with self.lock:
+                for folder, (bar, total) in looked:
                     if folder in self.running:
-                        self.bars.update(bar, completed=total if measuring else done, state=state)
+                        measuring = (folder / "predictor").exists()
+                        state = "measuring" if measuring else f"epoch {epochs[folder]:.0f} of {total}"
+                        self.bars.update(bar, completed=total if measuring else epochs[folder], state=state)
+                self._count(sum(epochs[folder] for folder in self.running if folder in epochs))
 
 
 def short(name: str, width: int = 44) -> str:

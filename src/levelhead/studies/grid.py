@@ -18,6 +18,7 @@ from levelhead.recipe import Fit
 from levelhead.studies.protocol import trained_as_usual
 from levelhead.studies.store import DONE, read_json, read_status
 from levelhead.studies.study import DEFAULT_SEEDS, BadStudy, RecipeLike, Study
+from levelhead.tasks.load import load_task, num_splits
 from levelhead.tasks.task import Task
 from levelhead.text import parse, parse_part, part_text, to_text
 from levelhead.types import LevelheadError
@@ -25,7 +26,6 @@ from levelhead.values import NoSuchPath, digest, from_json, get_path, import_pat
 
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:function
 MAX_SLUG = 60
-PUBLISHED_SPLITS = 20  # Hernandez-Lobato & Adams (arXiv 1502.05336): uci/<name> has the splits 0 to 19
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,6 @@ class Cell:
 
 @lru_cache(maxsize=32)
 def _loaded(name: str, options: tuple[tuple[str, Any], ...]) -> Task:
-    from levelhead.tasks.load import load_task
-
     return load_task(name, **dict(options))
 
 
@@ -152,19 +150,23 @@ def study_seeds(study: Study) -> tuple[int, ...]:
     """The study's seeds; where it names none, all published splits of its task, or 0, 1, 2."""
     if study.seeds is not None:
         return study.seeds
-    return tuple(range(PUBLISHED_SPLITS if _has_splits(study) else DEFAULT_SEEDS))
+    return tuple(range(published_splits(study) or DEFAULT_SEEDS))
 
 
 def source(study: Study, seed: int) -> Source:
     """Where the task of one seed comes from."""
     if isinstance(study.task, Task):
         return Source(study.task.name, tuple(study.task.args.items()), study.task)
-    split = (("split", seed),) if _has_splits(study) else ()
+    split = (("split", seed),) if published_splits(study) else ()
     return Source(study.task, (*study.options, *split))
 
 
-def _has_splits(study: Study) -> bool:
-    return study.task_name.startswith("uci/") and isinstance(study.task, str) and "split" not in dict(study.options)
+def published_splits(study: Study) -> int:
+    """How many published splits the seeds of a study stand for; 0 where they are seeds alone."""
+    if isinstance(study.task, Task) or "split" in dict(study.options):
+        return 0
+    count = num_splits(study.task)
+    return count if count > 1 else 0
 
 
 def whole(task: Task) -> str:

@@ -31,14 +31,14 @@ class Column:
 
 HEADLINE = (
     Column("accuracy", "accuracy %", "clean", "accuracy", "higher", 100, 1),
+    Column("rmse", "RMSE", "clean", "rmse", "lower"),
     Column("nll", "NLL", "clean", "nll", "lower"),
     Column("ece", "ECE %", "clean", "ece", "lower", 100, 1),
-    Column("rmse", "RMSE", "clean", "rmse", "lower"),
     Column("crps", "CRPS", "clean", "crps", "lower"),
-    Column("coverage95", "in 95% interval", "clean", "coverage95", "higher", 100, 1),
+    Column("coverage95", "95% interval", "clean", "coverage95", "higher", 100, 1),
     Column("shift_accuracy", "shifted acc. %", "shift", "accuracy", "higher", 100, 1),
-    Column("shift_nll", "shifted NLL", "shift", "nll", "lower"),
     Column("shift_rmse", "shifted RMSE", "shift", "rmse", "lower"),
+    Column("shift_nll", "shifted NLL", "shift", "nll", "lower"),
     Column("ood_auroc", "OOD AUROC %", "ood", "auroc_total", "higher", 100, 1),
     Column("multiply_adds", "multiply-adds", "cost", "multiply_adds", "lower", 1, 0),
     Column("train_seconds", "train seconds", "cost", "train_seconds", "lower", 1, 1),
