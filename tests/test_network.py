@@ -304,3 +304,11 @@ def test_replacing_goes_on_inside_what_a_replacement_kept() -> None:
     assert added.weight.dtype == torch.float64
     assert not added.training
     assert old[1].training  # what was kept keeps its mode
+
+
+def test_a_stage_that_stands_twice_runs_twice() -> None:
+    twice = nn.Linear(5, 5)
+    made = network(twice, nn.ReLU(), twice)
+    expected = made.head(twice(twice(made.features[0](X)).relu()))
+    assert_close(made(X)[0], expected)
+    assert len(made.appended(nn.ReLU(), name="act", author="Test").features) == 5

@@ -200,8 +200,9 @@ class Network(nn.Module):
 
     def _plan(self) -> tuple[_Stage, ...]:
         if self._stages is None:
-            staged = type(self.features) is nn.Sequential
-            modules = list(self.features.children()) if staged else [self.features]
+            stages = self.features
+            # not children(): it would list a stage that stands twice once
+            modules = list(stages) if type(stages) is nn.Sequential else [stages]
             self._stages = tuple(
                 _Stage(
                     module,
@@ -288,7 +289,7 @@ class Network(nn.Module):
         The head stays what it is. The argument is untouched; the stage is taken over with device, dtype and mode.
         """
         new = self.copy()
-        stages = new.features.named_children() if type(new.features) is nn.Sequential else [("trunk", new.features)]
+        stages = new.features._modules.items() if type(new.features) is nn.Sequential else [("trunk", new.features)]
         stage = _like(new.features, stage, next(new.parameters(), torch.empty(0)))
         new.features = nn.Sequential(OrderedDict([*stages, (name, stage)])).train(new.features.training)
         new.notes = (*self.notes, Note(author, (f"features.{name}",)))
