@@ -60,8 +60,8 @@ class Factory:
             ) from error
         return found
 
-    def __call__(self, signature: Signature) -> Network:
-        """A network of two stages, normalise and model; or the target's own Network."""
+    def module(self, signature: Signature) -> nn.Module:
+        """What the target returns for a signature, as it is."""
         function = self.function()
         offered = {
             "signature": signature,
@@ -72,12 +72,19 @@ class Factory:
         }
         wanted = inspect.signature(function).parameters
         made = function(**{name: value for name, value in offered.items() if name in wanted} | dict(self.options))
-        if isinstance(made, Network):
-            return made
         if not isinstance(made, nn.Module):
             raise TypeError(
                 f"Factory: {self.target} wants to return an nn.Module or a Network, got {type(made).__name__}"
             )
+        return made
+
+    def network(self, module: nn.Module, head: str, signature: Signature) -> Network:
+        """A module of the target's as a network."""
         if not self.normalise:
-            return Network.wrap(made, head=self.head, signature=signature)
-        return normalised(made, head=self.head, signature=signature)
+            return Network.wrap(module, head=head, signature=signature)
+        return normalised(module, head=head, signature=signature)
+
+    def __call__(self, signature: Signature) -> Network:
+        """A network of two stages, normalise and model; or the target's own Network."""
+        made = self.module(signature)
+        return made if isinstance(made, Network) else self.network(made, self.head, signature)
