@@ -47,11 +47,7 @@ def sizes(task: Task, found: Findings) -> None:
         elif isinstance(task.likelihood, Categorical):
             counts = torch.bincount(labels_of(split, task.likelihood), minlength=task.likelihood.num_classes)
             rare = int((counts < FEW_A_CLASS).sum())
-            why = (
-                f"{counted(rare, 'class').replace('classs', 'classes')} with fewer than {FEW_A_CLASS} rows"
-                if rare
-                else ""
-            )
+            why = f"fewer than {FEW_A_CLASS} rows in {rare} of {len(counts)} classes" if rare else ""
         if why:
             found.warn(f"{name} size", f"{why}: {purpose} made on it are noisy", f"Move rows from train to {name}")
         else:

@@ -18,9 +18,7 @@ from levelhead.probe import evaluating
 TOLERANCE = 1e-3  # of the outputs' size: float32 sums in another order differ by far less
 NORMS = nn.modules.batchnorm._BatchNorm
 DRAWS = "In forward, write F.dropout(x, p, self.training): without the last argument it draws in eval() too"
-STATES = (
-    "Register it: self.register_buffer(name, tensor), or nn.Parameter; plain attributes are not saved and not moved"
-)
+STATES = "Register it: self.register_buffer(name, tensor), or nn.Parameter; plain attributes are not saved or moved"
 
 
 class Example(NamedTuple):

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from levelhead.catalogue import family_of
 from levelhead.declared import Stochastic
 from levelhead.doctor._diagnosis import Findings, counted, listed
 from levelhead.doctor._network import TOLERANCE, largest, loose_tensors, moving, predicted, ungraded
 from levelhead.evaluations.cost import multiply_adds, num_parameters
 from levelhead.network import Network, Surgery, noise_state, seeded, side_pass
 from levelhead.predictor import Point, samples_of
+from levelhead.text import part_text
 from levelhead.types import CannotCompose, NoLayerReplaced
 
 AUTHOR = "Tell the surgery's author; its contract is tests/contracts/test_surgery.py"
@@ -21,8 +23,8 @@ REPEATS = 3
 
 
 def name_of(surgery: Surgery) -> str:
-    """What a surgery is called in a diagnosis."""
-    return getattr(surgery, "__name__", "") or repr(surgery)
+    """What a surgery is called in a diagnosis: its text, where it has one."""
+    return part_text(surgery) if family_of(type(surgery)) else getattr(surgery, "__name__", repr(surgery))
 
 
 def operate(network: Network, surgery: Surgery, x: Tensor) -> tuple[Network | None, Findings]:
@@ -190,7 +192,7 @@ def state(before: Network, after: Network, surgery: Surgery, x: Tensor, found: F
         f"{len(after.state_dict())} tensors hold everything that was drawn or learned",
         f"tensors outside of it: {listed(loose)}"
         if loose
-        else "loaded into a twin of another seed it predicts otherwise",
+        else "a twin of another seed that loads it predicts otherwise",
         "Register what a layer draws or learns as parameter or buffer",
     )
 
