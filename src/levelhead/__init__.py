@@ -7,6 +7,7 @@ from levelhead.predictor import Predictor
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.storage import load, save
 from levelhead.studies.compare import compare
+from levelhead.tasks.load import load_task
 from levelhead.tasks.task import Task
 from levelhead.types import Batch
 
@@ -22,5 +23,6 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "load_task",
     "save",
 ]
