@@ -10,8 +10,8 @@ from levelhead.samplers.adamw import AdamW
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.task import Task
 
-# The epochs of the UCI benchmarks (arXiv 1502.05336, 1612.01474); batches of 32, since small tables have few steps else.
-# SGD at the rate that suits images diverges on a Gaussian likelihood.
+# The epochs of the UCI benchmarks (arXiv 1502.05336, 1612.01474); batches of 32, since a small table has few
+# steps else. SGD at the rate that suits images diverges on a Gaussian likelihood.
 TABLES = AdamW(epochs=40, batch_size=32, lr=1e-2, weight_decay=0.0, schedule="cosine")
 
 
