@@ -137,20 +137,27 @@ def test_nested_layers_are_replaced_like_flat_ones(surgery):
     assert sorted(kinds[0]) == sorted(kinds[1])
 
 
+def sharing() -> dict[str, Network]:
+    """Networks in which one module stands in two places, the second and the fourth stage."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Dropout(0.2))
+    block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2))
+    flat = [nn.Sequential(nn.Flatten(), nn.Linear(144, 6)), dense, nn.Tanh(), dense]
+    pixels = [nn.Conv2d(1, 4, 3, padding=1), block, nn.Conv2d(4, 4, 1), block, nn.Flatten()]
+    return {
+        "dense": Network(nn.Sequential(*flat), nn.Linear(6, 3), TASK.signature, width=6),
+        "pixels": Network(nn.Sequential(*pixels), nn.Linear(36, 3), TASK.signature, width=36),
+    }
+
+
 @each_surgery
 def test_shared_layers_stay_shared(surgery):
-    for style in applicable(surgery):
-        before, after = operated(surgery, style)
-        seen: dict[int, str] = {}
-        for place, module in before.named_modules(remove_duplicate=False):
-            twin = seen.setdefault(id(module), place)
-            # by attribute: what stands around a module reads like it
-            assert after.get_submodule(place) is after.get_submodule(twin), f"{style}: {place}, {twin} were one module"
-    shared = nn.Linear(6, 6)
-    stages = nn.Sequential(nn.Flatten(), nn.Linear(144, 6), shared, nn.ReLU(), shared, nn.ReLU())
-    before = Network(stages, nn.Linear(6, 3), TASK.signature, width=6)
-    after, _ = attempt(lambda: surgery(before))
-    assert after is None or after.features[2] is after.features[4]
+    worked = []
+    for kind, before in sharing().items():
+        after, _ = attempt(lambda before=before: surgery(before))
+        worked.append(after is not None)
+        assert after is None or after.features[1] is after.features[3], kind
+    assert any(worked)
 
 
 @each_surgery
