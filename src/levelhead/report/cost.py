@@ -11,6 +11,16 @@ from levelhead.report.scale import Scale, around, around_log
 from levelhead.report.words import listed, metric
 
 SIZE = (340.0, 250.0)
+PLACES = (
+    (13.0, 0.0),
+    (-13.0, 0.0),
+    (0.0, -12.0),
+    (0.0, 12.0),
+    (12.0, -10.0),
+    (12.0, 10.0),
+    (-12.0, -10.0),
+    (-12.0, 10.0),
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def _panel(slug: str, heading: str, axis: Axis, points: list[Point]) -> Markup:
     x = Scale(*around_log([point.cost for point in points], margin=0.1), 42, width - 14, log=True)
     y = Scale(*around([edge for point in points for edge in point.quality.band]), height - 38, 10)
     best = front(points)
-    taken: list[tuple[float, float]] = []
+    taken = [(x(point.cost), y(point.quality.mean)) for point in points]
     marks = [_mark(point, x, y, taken) for point in sorted(points, key=lambda point: y(point.quality.mean))]
     names = listed([point.contender.series.name for point in best])
     grid = frame(x, y, x_label=axis.label)
@@ -114,14 +124,19 @@ def _mark(point: Point, x: Scale, y: Scale, taken: list[tuple[float, float]]) ->
     low, high = point.quality.band
     bar = whisker(across, y(low), y(high)) if low < high else None
     tip = f"{series.name}: NLL {metric('nll').write_estimate(point.quality)}, cost {point.cost:.3g}"
-    beside, line = _free(across + 8, up + 3.5, taken)
-    label = el("text", series.number, x=beside, y=line, class_="n")
+    dx, dy = _free(across, up, taken)
+    label = el("text", series.number, x=across + dx, y=up + dy + 3.5, class_="n c")
     return series.group(bar, series.marker(across, up, radius=4.2, title=tip), label)
 
 
 def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
-    """A place for a label near (x, y) that no earlier label has."""
-    while any(abs(x - other_x) < 14 and abs(y - other_y) < LABEL_HEIGHT - 1 for other_x, other_y in taken):
-        y += 2
-    taken.append((x, y))
-    return x, y
+    """From a marker to a place for its label where no other marker or label is, as far as there is one."""
+
+    def room(place: tuple[float, float]) -> float:
+        dx, dy = place
+        others = [(abs(x + dx - a) / 14, abs(y + dy - b) / LABEL_HEIGHT) for a, b in taken if (a, b) != (x, y)]
+        return min((max(gap) for gap in others), default=1.0)
+
+    best = next((place for place in PLACES if room(place) >= 1), max(PLACES, key=room))
+    taken.append((x + best[0], y + best[1]))
+    return best

@@ -9,6 +9,8 @@ from levelhead.report.markup import Markup, el, join
 from levelhead.report.ranking import Ranking, ranked
 from levelhead.report.words import Metric, listed, metric, plural, spoken, times
 
+NAMED = 2  # ties that are named in full
+
 
 def lead(evidence: Evidence) -> Markup:
     """The two sentences."""
@@ -66,7 +68,16 @@ def findings(evidence: Evidence) -> Markup:
         ]
     cards = [_card(evidence, question, suite, name) for question, suite, name in asked]
     shown = [card for card in cards if card is not None]
-    return el("div", shown, class_="cards") if shown else join()
+    if not shown:
+        return join()
+    caution = None
+    if len(evidence.seeds) == 1:
+        caution = el(
+            "p",
+            "One seed a recipe: what another seed would change is in no error on this page. Small leads may not hold.",
+            class_="note",
+        )
+    return join(el("div", shown, class_="cards"), caution)
 
 
 def _card(evidence: Evidence, question: str, suite: str, name: str) -> Markup | None:
@@ -87,16 +98,15 @@ def _card(evidence: Evidence, question: str, suite: str, name: str) -> Markup | 
 
 def _doubts(ranking: Ranking, what: Metric) -> str:
     """Ties, or the distance to the next."""
-    first, estimate = ranking.best or (None, None)
-    assert first is not None
-    assert estimate is not None
-    tied = [c.series for c, e in ranking.order[1:] if e.near(estimate)]
+    (_, best), *others = ranking.order
+    tied = [contender.series for contender, estimate in others if estimate.near(best)]
+    if len(tied) > NAMED:
+        numbers = listed([str(number) for number in sorted(series.number for series in tied)])
+        return f"No clear winner: {len(tied)} others ({numbers}) are within one standard error."
     if tied:
-        named = listed([f"{one.number} {one.name}" if len(one.name) <= 44 else str(one.number) for one in tied[:3]])
-        more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
-        verb = "is" if len(tied) == 1 else "are"
-        return f"No clear winner: {named}{more} {verb} within one standard error."
-    second, other = ranking.order[1]
+        names = listed([f"{series.number} {series.name}" for series in tied])
+        return f"No clear winner: {names} {'is' if len(tied) == 1 else 'are'} within one standard error."
+    second, other = others[0]
     return f"Next is {second.series.number} {second.series.name} with {what.write(other.mean)}."
 
 

@@ -35,7 +35,7 @@ def groups(evidence: Evidence) -> list[Group]:
             Group(_shifted(evidence), "shift", ("accuracy", "nll", "ece")),
         ]
     sets = listed([spoken(name) for name in evidence.ood])
-    wanted.append(Group(f"Told from {sets}", "ood", ("auroc_total",)))
+    wanted.append(Group(f"OOD: {sets}", "ood", ("auroc_total",)))
     known = {(evaluation, name) for evaluation, _, _, name in evidence.names}
     kept = [Group(g.head, g.evaluation, tuple(m for m in g.metrics if (g.evaluation, m) in known)) for g in wanted]
     return [group for group in kept if group.metrics]
@@ -166,7 +166,11 @@ def _cost_cell(written: tuple[str, float], starts: bool) -> Markup:
 def _legend(evidence: Evidence) -> Markup:
     over = plural(len(evidence.seeds), "published split" if evidence.published_splits else "seed")
     several = len(evidence.seeds) > 1
-    spread = f"over {over}" if several else "over the choice of test rows (one seed shows no spread of its own)"
+    spread = (
+        f"over {over}"
+        if several
+        else "over the choice of test rows (one seed shows no spread of its own); where it is missing it is not known"
+    )
     return el(
         "p",
         el("b", "●"),

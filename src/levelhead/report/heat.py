@@ -8,8 +8,11 @@ from levelhead.report.words import Metric, metric, spoken, unit
 from levelhead.scores import BETTER
 
 STRONGEST = 46  # per cent of the colour: text on it keeps its contrast, on light paper and on dark
+FULL = 0.9  # share of the differences that are coloured in proportion; the largest ones are all at their strongest
 
 CLEAN = ""  # in place of a shift's name
+
+Columns = dict[str, dict[Contender, Estimate]]
 
 
 def heat(evidence: Evidence) -> Markup:
@@ -21,25 +24,40 @@ def heat(evidence: Evidence) -> Markup:
 def _table(evidence: Evidence, name: str) -> Markup:
     what = metric(name)
     columns = {shift: _column(evidence, name, shift) for shift in (CLEAN, *evidence.shifted_sets)}
-    means = [estimate.mean for column in columns.values() for estimate in column.values()]
-    limits = min(means), max(means)
+    leads = _leads(evidence, name, columns)
     best = {shift: _best(name, column) for shift, column in columns.items()}
     heads = [el("th", "Recipe", scope="col", class_="first")]
     heads += [el("th", spoken(shift).capitalize() or "Clean", scope="col") for shift in columns]
     rows = []
     for contender in evidence.done:
         cells = [
-            _cell(column.get(contender), what, limits, best=contender is best[shift])
+            _cell(column.get(contender), what, leads.get((shift, contender)), best=contender is best[shift])
             for shift, column in columns.items()
         ]
         rows.append(el("tr", el("th", named(contender.series), scope="row"), cells, data_s=contender.series.number))
-    caption = (
-        f"{what.name}{unit(what)}, mean over severities. Stronger colour is a higher value; the best of each column is "
-        "bold."
-    )
+    colours = " Blue is better than the plain recipe, orange is worse;" if leads else ""
+    caption = f"{what.name}{unit(what)}, mean over severities.{colours} the best of each column is bold."
+    caption = caption if leads else caption.replace(" the best", " The best")
     body = [el("caption", caption, class_="sr"), el("thead", el("tr", heads)), el("tbody", rows)]
     shown = el("p", caption, class_="note", aria_hidden="true")  # the caption, which would scroll away with the table
     return join(shown, scrolling(el("table", body, class_="heat"), label=f"{what.name} by kind of shift"))
+
+
+def _leads(evidence: Evidence, name: str, columns: Columns) -> dict[tuple[str, Contender], float]:
+    """How much better than the plain recipe each cell is, from -1 to 1; empty where that is no question."""
+    plain, better = evidence.plain, BETTER.get(name)
+    if plain is None or better is None or len(evidence.done) < 2:
+        return {}
+    sign = 1 if better == "higher" else -1
+    found = {
+        (shift, contender): sign * (estimate.mean - column[plain].mean)
+        for shift, column in columns.items()
+        if plain in column
+        for contender, estimate in column.items()
+    }
+    sizes = sorted(abs(lead) for lead in found.values())
+    full = sizes[round(FULL * (len(sizes) - 1))] or sizes[-1] or 1.0
+    return {place: max(-1.0, min(1.0, lead / full)) for place, lead in found.items()}
 
 
 def _column(evidence: Evidence, name: str, shift: str) -> dict[Contender, Estimate]:
@@ -58,11 +76,12 @@ def _best(name: str, column: dict[Contender, Estimate]) -> Contender | None:
     return choose(column, key=lambda contender: column[contender].mean)
 
 
-def _cell(estimate: Estimate | None, what: Metric, limits: tuple[float, float], *, best: bool) -> Markup:
+def _cell(estimate: Estimate | None, what: Metric, lead: float | None, *, best: bool) -> Markup:
     if estimate is None:
         return el("td", "–")
-    low, high = limits
-    share = (estimate.mean - low) / (high - low) if high > low else 0.0
     text = what.bare(estimate.mean)
     content = el("b", text, el("span", " (best)", class_="sr")) if best else text
-    return el("td", content, style=f"--h:{round(STRONGEST * share)}%")
+    strength = round(STRONGEST * abs(lead or 0.0))
+    if strength == 0:
+        return el("td", content)
+    return el("td", content, class_="worse" if (lead or 0.0) < 0 else None, style=f"--h:{strength}%")
