@@ -12,7 +12,7 @@ from PIL import Image
 from levelhead.cli.main import main
 from levelhead.studies.store import find_cells, read_records, read_status
 
-VERBS = ("compare", "fit", "predict", "evaluate", "report", "list", "cite")
+VERBS = ("compare", "fit", "predict", "evaluate", "report", "doctor", "list", "cite")
 TINY = ("stripes", "--backbone", "mlp(hidden=(8,))", "--set", "sampler.epochs=2", "--workers", "1")
 
 
@@ -186,6 +186,18 @@ def test_report_is_written_where_asked(run, fitted, tmp_path):
     code, out, _ = run("report", "runs", "--out", "page.html")
     assert (code, out.strip()) == (0, "page.html")
     assert "plain" in (tmp_path / "page.html").read_text()
+
+
+def test_doctor_examines_a_recipe_and_fails_for_a_problem(run):
+    code, out, _ = run("doctor", "mc_dropout", "-b", "mlp(hidden=(8,))", "--task", "stripes", "--json")
+    said = json.loads(out)
+    assert code == 0
+    assert said["healthy"]
+    assert {"network", "mc_dropout", "data"} <= {finding["subject"] for finding in said["findings"]}
+    code, out, _ = run("doctor", "lenet", "--task", "stripes")
+    assert code == 1
+    assert "at least 12 x 12" in " ".join(out.split())
+    assert "lenet: not healthy" in out
 
 
 def test_list_has_everything(run):
