@@ -1,6 +1,7 @@
 """CIFAR-10 from Parquet: decoded once, then read from the cache."""
 
 import io
+import sys
 
 import numpy as np
 import pyarrow
@@ -12,6 +13,7 @@ from PIL import Image
 from levelhead.tasks import cifar10 as module
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.cifar10 import cached, cifar10, read_parquet
+from levelhead.types import MissingExtra
 
 
 def png(array):
@@ -81,6 +83,13 @@ def test_other_columns_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"picture": [1], "label": [2]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="wants columns img and label, got picture, label"):
         read_parquet(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("module", ["pyarrow.parquet", "PIL.Image"])
+def test_a_missing_extra_is_named(small, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"{module} is needed.*levelhead\[study\]"):
+        cifar10(data_dir=small[0], cache_dir=small[0] / "cache")
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):

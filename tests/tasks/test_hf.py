@@ -1,12 +1,14 @@
 """A data set in the Hugging Face layout on disk, read as one on the hub is."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from levelhead.tasks.hf import hf
+from levelhead.types import MissingExtra
 
 datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
 
@@ -43,6 +45,12 @@ def test_columns_and_splits_are_found(place):
     assert task.signature.input_shape == (3, 6, 6)
     assert task.test.y.tolist() == [0, 1] * 4
     assert hf(str(place), size=4, grey=True).signature.input_shape == (1, 4, 4)
+
+
+def test_a_missing_extra_is_named(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"levelhead\[data\]"):
+        hf(str(place))
 
 
 def test_several_picture_columns_want_a_choice(place):

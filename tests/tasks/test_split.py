@@ -29,6 +29,7 @@ def test_batches_cover_each_row_exactly_once(n, size, seed):
         assert torch.equal(batch.x[:, 0].long(), batch.index)
         assert torch.equal(batch.y, batch.index)
         assert len(batch.y) <= size + 1
+    assert split.num_batches(size) == len(batches)
     assert size == 1 or n == 1 or min(len(batch.y) for batch in batches) > 1
 
 
@@ -77,6 +78,7 @@ def test_pixels_come_out_between_zero_and_one():
 def test_no_size_is_the_full_batch_clean_and_in_order():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
+    assert pictures().num_batches(None) == 1
     (batch,) = pictures().batches(None, generator, augment=Augment(crop=2))
     assert torch.equal(batch.index, torch.arange(20))
     assert torch.equal(batch.x, pictures().x.float() / 255)
