@@ -15,7 +15,7 @@ from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network
 from levelhead.posthoc.gp_posterior import GaussianProcess, GPPosterior
 from levelhead.predictive import CategoricalMixture
-from levelhead.predictor import Ensemble, Point
+from levelhead.predictor import Ensemble, Point, WeightSamples
 from levelhead.samplers.sgd import SGD
 from levelhead.surgeries.random_feature_head import RandomFeatureHead
 from levelhead.surgeries.spectral_norm import SpectralNorm
@@ -229,6 +229,26 @@ def test_an_ensemble_is_told_to_hold_it_inside():
     task = blobs()
     with pytest.raises(CannotCompose, match=r"DeepEnsemble\(member=Recipe\(..., posthoc=\(GPPosterior\(\),\)\)\)"):
         GPPosterior()(Ensemble([sngp(task), sngp(task)]), task)
+
+
+def test_weight_samples_and_finished_predictors_are_told_the_order():
+    task = blobs()
+    point = sngp(task)
+    draws = {"head.beta.weight": point.network.head.beta.weight.detach()[None]}
+    with pytest.raises(CannotCompose, match=r"leave GPPosterior\(\) out"):
+        GPPosterior()(WeightSamples(point.network, draws), task)
+    with pytest.raises(CannotCompose, match=r"posthoc=\(GPPosterior\(\), ...\)"):
+        GPPosterior()(GPPosterior()(point, task), task)
+
+
+def test_moving_to_another_type_keeps_the_factor_precise():
+    task = blobs()
+    fitted = GPPosterior(mean_field=1.0)(sngp(task), task)
+    expected = fitted(task.test.x).probs
+    moved = fitted.double()
+    torch.testing.assert_close(moved(task.test.x.double()).probs.float(), expected, atol=1e-4, rtol=1e-4)
+    assert moved.float().cholesky.dtype == torch.float64
+    torch.testing.assert_close(fitted(task.test.x).probs, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_an_ordinary_head_is_told_what_to_write():

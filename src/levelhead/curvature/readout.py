@@ -11,11 +11,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.network import Network
-from levelhead.predictor import noise_of, samples_of
+from levelhead.predictor import Ensemble, Point, Predictor, WeightSamples, noise_of, samples_of
 from levelhead.tasks.split import Split
 from levelhead.types import CannotCompose
 
 BATCH = 500
+
+
+def one_network(predictor: Predictor, *, step: str) -> Point:
+    """The predictor as one network with one set of weights.
+
+    Raises CannotCompose for anything else, with what to write instead.
+    """
+    if isinstance(predictor, Point):
+        return predictor
+    if isinstance(predictor, Ensemble):
+        advice = f"put it inside the member: DeepEnsemble(member=Recipe(..., posthoc=({step},)))"
+    elif isinstance(predictor, WeightSamples):
+        advice = f"the sampler already draws weights: take one that gives a point, such as SGD(), or leave {step} out"
+    else:
+        advice = f"put it before the other post-hoc steps: posthoc=({step}, ...)"
+    raise CannotCompose(f"{step} fits the last layer of one network and got {type(predictor).__name__}; {advice}")
 
 
 class Reading(NamedTuple):

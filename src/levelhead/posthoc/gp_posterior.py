@@ -1,6 +1,6 @@
 """SNGP's posterior: after training, one exact pass over the training rows gives a random-feature head its variance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.curvature.line_search import minimise
-from levelhead.curvature.readout import Reading, read_noisy, readings
+from levelhead.curvature.readout import Reading, one_network, read_noisy, readings
 from levelhead.layers.random_features import RandomFeatureReadout
 from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network
 from levelhead.predictive import Categorical, CategoricalMixture, Gaussian, Predictive
-from levelhead.predictor import Point, Predictor
+from levelhead.predictor import Predictor
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task
 from levelhead.types import CannotCompose, Reference, Targets
@@ -62,8 +62,8 @@ class GPPosterior:
 
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor with the variance of its head. Reads task.train, and task.calibration where it tunes."""
-        network = self._network(predictor)
-        assert isinstance(predictor, Point)
+        point = one_network(predictor, step="GPPosterior()")
+        network = self._checked(point.network)
         precision = self._precision(network, task.train)
         try:
             factor = torch.linalg.cholesky(precision)
@@ -71,18 +71,12 @@ class GPPosterior:
             raise ValueError(
                 f"GPPosterior: the precision matrix is singular in float64 with ridge={self.ridge}; give a larger ridge"
             ) from error
-        fitted = GaussianProcess(network, factor, self.ridge, self.mean_field or 0.0, predictor.noise)
+        fitted = GaussianProcess(network, factor, self.ridge, self.mean_field or 0.0, point.noise)
         if self.mean_field is None and isinstance(network.likelihood, Categorical):
             fitted.mean_field = tuned(fitted, task.calibration)
         return fitted
 
-    def _network(self, predictor: Predictor) -> Network:
-        if not isinstance(predictor, Point):
-            raise CannotCompose(
-                f"GPPosterior() fits the head of one network and got {type(predictor).__name__}. Put it inside the "
-                "member, before other post-hoc steps: DeepEnsemble(member=Recipe(..., posthoc=(GPPosterior(),)))"
-            )
-        network = predictor.network
+    def _checked(self, network: Network) -> Network:
         if readout(network) is None:
             raise CannotCompose(
                 f"GPPosterior() needs the features of a RandomFeatureHead(), and this head is a "
@@ -145,6 +139,13 @@ class GaussianProcess(Predictor):
         self.mean_field = mean_field
         self.noise = noise
         self.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GaussianProcess":
+        """Moves the factor with the module; it stays in float64."""
+        precise = self.cholesky
+        super()._apply(fn, recurse)
+        self.cholesky = precise.to(self.cholesky.device)
+        return self
 
     def forward(self, x: Float[Tensor, "batch *input"]) -> Predictive:
         """See `Predictor.forward`."""

@@ -21,6 +21,7 @@ from levelhead.curvature.readout import (
     check_linear,
     has_bias,
     linear_readout,
+    one_network,
     read_noisy,
     readings,
     weights,
@@ -30,7 +31,7 @@ from levelhead.curvature.structure import Accumulator, Curvature
 from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network, seeded
 from levelhead.predictive import CategoricalMixture, Gaussian, Predictive
-from levelhead.predictor import Point, Predictor
+from levelhead.predictor import Predictor
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task
 from levelhead.types import CannotCompose, Reference, Scalar, Targets
@@ -104,29 +105,24 @@ class Laplace:
 
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor with a posterior over its head. Reads task.train, and task.calibration where it tunes on it."""
-        if not isinstance(predictor, Point):
-            raise CannotCompose(
-                f"Laplace() fits one network and got {type(predictor).__name__}. For a mixture of Laplace "
-                "approximations put it inside the member, before other post-hoc steps: "
-                "DeepEnsemble(member=Recipe(..., posthoc=(Laplace(),)))"
-            )
-        if isinstance(predictor.network.likelihood, Gaussian) and self.link in ("mackay", "bridge"):
+        point = one_network(predictor, step="Laplace()")
+        if isinstance(point.network.likelihood, Gaussian) and self.link in ("mackay", "bridge"):
             raise CannotCompose(
                 f"Laplace(link={self.link!r}) links to classes. For regression leave the default, or write link='mc'"
             )
-        fit = Fitted.of(predictor.network, task.train, STRUCTURES[self.structure])
+        fit = Fitted.of(point.network, task.train, STRUCTURES[self.structure])
         prior = self.prior_precision
         if prior == "marginal_likelihood":
             prior = minimise(lambda p: -float(fit.evidence(p)), *PRIOR_RANGE)
         made = HeadLaplace(
-            predictor.network,
+            point.network,
             self.structure,
             stacked([value.tensors() for value in fit.curvatures]),
             1.0 if isinstance(prior, str) else float(prior),
             self.link,
             self.num_draws,
             0.0,
-            predictor.noise,
+            point.noise,
         )
         if prior == "calibration":
             made.prior_precision = tuned(made, task.calibration)
