@@ -17,6 +17,7 @@ pytestmark = pytest.mark.browser
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 QUIET = ("--disable-background-networking", "--disable-component-update")
 NARROW = 360
+PAPER = 718  # A4 within margins of a centimetre
 
 SVG_NAMES = """() => [...document.querySelectorAll('svg[role=img]')].map((svg) => {
   const text = (name) => document.getElementById(svg.getAttribute(name)).textContent;
@@ -150,4 +151,6 @@ def test_dark_paper_is_dark_and_print_is_white(visit, path):
     page.emulate_media(media="print")
     assert page.evaluate(ground) == "rgb(255, 255, 255)"
     assert page.locator("nav").is_hidden()
+    page.set_viewport_size({"width": PAPER, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
     assert page.pdf(format="A4").startswith(b"%PDF")
