@@ -1,5 +1,6 @@
 """The doctor: what to know about a network, about what surgeries did to it, and about data, before anything trains."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from levelhead.backbones.factory import Factory
 from levelhead.doctor._data import examine_data
 from levelhead.doctor._diagnosis import Diagnosis, Finding, Findings
-from levelhead.doctor._network import Example, examine_network
+from levelhead.doctor._network import DRAWS, NOT_IN_PLACE, WRITES, Example, examine_network
 from levelhead.doctor._surgery import operate
 from levelhead.network import Backbone, Network, Surgery, seeded
 from levelhead.predictive import Categorical, Signature
@@ -86,7 +87,7 @@ def read(text: str) -> Any:
 def network_of(target: Any, signature: Signature, head: str | None) -> tuple[Network | None, Findings]:
     """The network to examine; None, and why, where there is none."""
     found = Findings("network")
-    made: list[Network] = []
+    made: list[Network | None] = []
 
     def build() -> None:
         with seeded(0):
@@ -95,7 +96,7 @@ def network_of(target: Any, signature: Signature, head: str | None) -> tuple[Net
             elif isinstance(target, Factory):
                 made.append(foreign(target.module(signature), signature, head, found, target))
             elif isinstance(target, nn.Module):
-                made.append(foreign(target, signature, head, found))
+                made.append(foreign(copy.deepcopy(target), signature, head, found))
             else:
                 made.append(target(signature))
 
@@ -106,10 +107,25 @@ def network_of(target: Any, signature: Signature, head: str | None) -> tuple[Net
 
 def foreign(
     module: nn.Module, signature: Signature, head: str | None, found: Findings, factory: Factory | None = None
-) -> Network:
-    """A module of somebody's as a network, its head found where nobody names it."""
+) -> Network | None:
+    """A module of somebody's as a network, its head found where nobody names it; None where it does not hold still."""
     if isinstance(module, Network):
         return module
+    x = signature.example(2).to(next(module.parameters()))
+    given = x.clone()
+    with evaluating(module), torch.no_grad():
+        first, second = module(x), module(given.clone())
+    if not torch.equal(x, given):
+        found.fail("input kept", WRITES, NOT_IN_PLACE)
+        return None
+    if isinstance(first, Tensor) and not bool(first.isfinite().all()):
+        found.fail(
+            "runs", "outputs are not finite for inputs in [0, 1]", "Look for a division, a log or a root in forward"
+        )
+        return None
+    if isinstance(first, Tensor) and not torch.equal(first, second):
+        found.fail("eval repeats", "two predictions of the same rows differ: something draws in eval()", DRAWS)
+        return None
     if head is None:
         head = found_head(module, signature)
         written = "" if factory is None else f'; write Factory("{factory.target}", head="{head}")'

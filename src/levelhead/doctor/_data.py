@@ -2,6 +2,7 @@
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from levelhead.doctor._diagnosis import Findings, counted, listed
@@ -11,8 +12,8 @@ from levelhead.tasks.task import DISJOINT, Task
 
 FEW_ROWS, FEW_A_CLASS = 100, 5  # of val and calibration: below, a chosen temperature or threshold is mostly noise
 RARE = 0.1  # share of the largest class
-FAR = 20.0  # standard deviations
-HUGE = 1e4  # size of a raw feature; normalisation is a layer, but float32 has seven digits
+FAR = 20.0  # interquartile ranges
+HUGE = 1e4  # interquartile ranges: normalisation is a layer, but float32 has seven digits
 
 
 def examine_data(task: Task) -> Findings:
@@ -146,18 +147,29 @@ def inputs(train: Split, found: Findings) -> None:
         else:
             found.note("inputs", text)
         return
-    features = flat.double()
+    columns(flat.double(), constant, found)
+
+
+def columns(features: Float[Tensor, "row feature"], constant: Bool[Tensor, " feature"], found: Findings) -> None:
+    """Columns of a table vary, in a range that float32 can tell apart, without values far from all others.
+
+    Distances are measured in interquartile ranges, which a few wild values do not widen.
+    """
     dead = constant.nonzero().flatten().tolist()
     if dead:
         found.warn("constant features", f"columns {listed(map(str, dead))} never change in train", "Drop them")
     live = features[:, ~constant]
-    size = float(live.abs().max()) if live.numel() else 0.0
-    away = ((live - live.mean(0)) / live.std(0)).abs().amax() if live.numel() else torch.zeros(())
-    if size > HUGE * float(live.std(0).min() if live.numel() else 1):
-        text = f"values up to {size:.3g} where a column varies by {float(live.std(0).min()):.3g}"
-        found.warn("input range", text, "Centre the column, or change its unit: float32 has seven digits")
-    elif float(away) > FAR:
-        text = f"a value {float(away):.0f} standard deviations from its column's mean"
+    if not live.numel():
+        return
+    low, middle, high = torch.quantile(live, torch.tensor([0.25, 0.5, 0.75]).to(live), dim=0)
+    spread = torch.where(high > low, high - low, live.std(0))
+    size, away = (live.abs().amax(0) / spread).max(), ((live - middle) / spread).abs().max()
+    if float(away) > FAR:
+        text = f"a value {float(away):.0f} interquartile ranges from its column's median"
         found.warn("input range", text, "Look for a missing-value code (-999), or take a logarithm")
+    elif float(size) > HUGE:
+        text = f"a column's values are {float(size):.0f} times as large as its interquartile range"
+        found.warn("input range", text, "Centre the column, or change its unit: float32 has seven digits")
     else:
-        found.note("input range", f"{flat.shape[1]} features, within {float(away):.1f} standard deviations")
+        text = f"{features.shape[1]} features, within {float(away):.1f} interquartile ranges of their medians"
+        found.note("input range", text)

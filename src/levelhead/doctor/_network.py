@@ -18,6 +18,8 @@ from levelhead.probe import evaluating
 TOLERANCE = 1e-3  # of the outputs' size: float32 sums in another order differ by far less
 NORMS = nn.modules.batchnorm._BatchNorm
 DRAWS = "In forward, write F.dropout(x, p, self.training): without the last argument it draws in eval() too"
+WRITES = "forward writes to its input: every later pass over the same rows sees something else"
+NOT_IN_PLACE = "Write x = x - mean, not x -= mean; inplace=True only behind a layer of the network's own"
 STATES = "Register it: self.register_buffer(name, tensor), or nn.Parameter; plain attributes are not saved or moved"
 
 
@@ -118,8 +120,8 @@ def input_kept(network: Network, x: Tensor, found: Findings) -> None:
         kept,
         "input kept",
         text,
-        "forward writes to its input: every later pass over the same rows sees something else",
-        "Write x = x - mean, not x -= mean; inplace=True only behind a layer of the network's own",
+        WRITES,
+        NOT_IN_PLACE,
     )
 
 
