@@ -118,6 +118,11 @@ def test_blur_is_linear_and_expands_neither_the_largest_value_nor_the_norm() -> 
     assert_close(z, X.mean((2, 3), keepdim=True).expand_as(X))
 
 
+def test_circular_blur_moves_with_the_map() -> None:
+    layer = smooth("tanh", padding="circular", rectify=False)
+    assert_close(layer(X.roll((3, 2), dims=(2, 3))), layer(X).roll((3, 2), dims=(2, 3)))
+
+
 def test_noise_variance_falls_to_a_quarter() -> None:
     noise = torch.randn(64, 8, 32, 32)
     out = Smooth("none", rectify=False)(noise)[:, :, :-1, :-1]
