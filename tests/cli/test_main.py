@@ -200,6 +200,16 @@ def test_doctor_examines_a_recipe_and_fails_for_a_problem(run):
     assert "lenet: not healthy" in out
 
 
+def test_doctor_tries_surgeries_one_on_top_of_the_other(run):
+    words = ("doctor", "mlp(hidden=(8,))", "--task", "stripes", "--surgery", "spectral_norm,mc_dropout(p=0.3)")
+    code, out, _ = run(*words, "--json")
+    assert code == 0
+    assert {"spectral_norm", "mc_dropout(p=0.3)"} <= {finding["subject"] for finding in json.loads(out)["findings"]}
+    code, _, err = run(*words[:-1], "mc_dropot")
+    assert code == 2
+    assert "mc_dropout" in err
+
+
 def test_list_has_everything(run):
     code, out, _ = run("list", "--json")
     assert code == 0

@@ -11,7 +11,7 @@ from levelhead.cli.console import out, print_json
 from levelhead.cli.options import FITTING, AsJson, Backbones, DataDir, split_commas, task_options
 from levelhead.doctor import Diagnosis, examine
 from levelhead.studies.grid import Source, read_backbone
-from levelhead.text import parse
+from levelhead.text import parse, parse_part
 
 SIGNS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "bold red")}
 
@@ -43,6 +43,16 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    surgery: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--surgery",
+            metavar="NAMES",
+            help="Surgeries to try on the network, one on top of the other: spatial_smoothing,mc_dropout(p=0.1).",
+            rich_help_panel=FITTING,
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and problems only.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Show the layers that an example meets, too.")] = False,
@@ -55,12 +65,15 @@ def doctor(
     \b
     [bold]Examples[/bold]
       levelhead doctor my_package.models:build --task cifar10 --data-dir data
+      levelhead doctor my_package.models:build --surgery mc_dropout,batch_ensemble
       levelhead doctor "resnet18 + spatial_smoothing + mc_dropout"
       levelhead doctor plain --backbone lenet --task fashion-mini --json
     """
     data = None if task is None else Source(task, task_options(data_dir)).load()
     backbones = split_commas(backbone)
-    found = examine(parse(target, backbone=read_backbone(backbones[0])) if backbones else target, task=data, head=head)
+    tried = [parse_part(name, ("surgeries",)) for name in split_commas(surgery)]
+    fit = parse(target, backbone=read_backbone(backbones[0])) if backbones else target
+    found = examine(fit, tried, data, head=head)
     if as_json:
         print_json({**asdict(found), "healthy": found.healthy})
     else:
