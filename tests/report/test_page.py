@@ -158,6 +158,14 @@ def test_unfinished_runs_are_said(tmp_path):
     assert "Not finished yet" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
+def test_a_recipe_with_fewer_seeds_says_so(tmp_path):
+    classification(tmp_path, THREE[:2], seeds=(0, 1, 2), shifts=(), rows=60)
+    folder = next(f for f in find_cells(tmp_path) if read_json(f / "recipe.json")["text"] == "mc_dropout")
+    write_status(folder, Status("failed", error="ValueError: no"))
+    table = re.search(r'<table class="headline.*?</table>', write_report(tmp_path).read_text(encoding="utf-8")).group()
+    assert table.count("2 of 3 seeds") == 1
+
+
 def test_a_regression_study_has_its_own_columns(tmp_path):
     text = write_report(regression(tmp_path)).read_text(encoding="utf-8")
     table = re.search(r'<table class="headline.*?</table>', text).group()

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from levelhead.report.evidence import Estimate
-from levelhead.report.words import compact, listed, metric, plural, spoken, times
+from levelhead.report.words import compact, duration, listed, metric, plural, spoken, times
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,11 @@ def test_counts_are_compact(value, text):
 @pytest.mark.parametrize("ratio, text", [(1.0, "1×"), (1.136, "1.1×"), (9.6, "9.6×"), (20.0, "20×")])
 def test_ratios_are_short(ratio, text):
     assert times(ratio) == text
+
+
+@pytest.mark.parametrize("seconds, text", [(0.94, "0.9 s"), (42.3, "42 s"), (900, "15 min"), (54_000, "15.0 h")])
+def test_times_have_a_unit_that_suits_them(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_lists_and_counts_read_as_english():

@@ -33,7 +33,7 @@ class Axis:
     relative: bool = False
 
 
-ARITHMETIC = Axis("Multiply-adds of a prediction, relative to plain", "multiply_adds", "test", relative=True)
+ARITHMETIC = Axis("Multiply-adds of a prediction, relative to {plain}", "multiply_adds", "test", relative=True)
 TRAINING = Axis("Seconds to train", "train_seconds", "train")
 
 
@@ -44,11 +44,14 @@ def pareto(evidence: Evidence) -> Markup | None:
         ("Shifted NLL and arithmetic", ARITHMETIC, "shift"),
         ("Clean NLL and training time", TRAINING, "clean"),
     ]
+    plain = "the cheapest" if evidence.plain is None else evidence.plain.series.name
     panels, rows = [], []
     for place, (heading, axis, suite) in enumerate(wanted):
         points = _points(evidence, axis, suite)
         if len(points) > 1:
-            panels.append((heading, _panel(f"cost-{evidence.slug}-{place}", heading, axis, points)))
+            panels.append(
+                (heading, _panel(f"cost-{evidence.slug}-{place}", heading, axis.label.format(plain=plain), points))
+            )
             rows += [
                 (
                     heading,
@@ -88,17 +91,15 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def _points(evidence: Evidence, axis: Axis, suite: str) -> list[Point]:
-    costs = {c.digest: c.estimate(axis.metric, "cost", axis.data) for c in evidence.done}
-    if not any(costs.values()):
+    found = [(c, c.estimate(axis.metric, "cost", axis.data), c.estimate("nll", suite)) for c in evidence.done]
+    known = [(c, cost.mean, nll) for c, cost, nll in found if cost is not None and nll is not None and cost.mean > 0]
+    if not known:
         return []
-    unit = reference(evidence, costs) if axis.relative else 1.0
-    found = [(c, costs[c.digest], c.estimate("nll", suite)) for c in evidence.done]
-    return [
-        Point(c, cost.mean / unit, q) for c, cost, q in found if cost is not None and q is not None and cost.mean > 0
-    ]
+    one = reference(evidence, {c.digest: cost for c, cost, _ in known}) if axis.relative else 1.0
+    return [Point(c, cost / one, nll) for c, cost, nll in known]
 
 
-def _panel(slug: str, heading: str, axis: Axis, points: list[Point]) -> Markup:
+def _panel(slug: str, heading: str, label: str, points: list[Point]) -> Markup:
     width, height = SIZE
     x = Scale(*around_log([point.cost for point in points], margin=0.1), 42, width - 14, log=True)
     y = Scale(*around([edge for point in points for edge in point.quality.band]), height - 38, 10)
@@ -106,7 +107,7 @@ def _panel(slug: str, heading: str, axis: Axis, points: list[Point]) -> Markup:
     taken = [(x(point.cost), y(point.quality.mean)) for point in points]
     marks = [_mark(point, x, y, taken) for point in sorted(points, key=lambda point: y(point.quality.mean))]
     names = listed([point.contender.series.name for point in best])
-    grid = frame(x, y, x_label=axis.label)
+    grid = frame(x, y, x_label=label)
     steps = polyline(_steps(best, x, y), "front")
     return svg(slug, SIZE, grid, steps, *marks, title=heading, text=f"On the Pareto front, cheapest first: {names}.")
 

@@ -1,14 +1,14 @@
 """The table to look at first: every recipe, on clean data, under shift, outside the distribution, and what it costs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from levelhead.report.evidence import Contender, Estimate, Evidence
+from levelhead.report.evidence import Contender, Evidence
 from levelhead.report.figure import named, scrolling
 from levelhead.report.markup import Markup, el, join
 from levelhead.report.ranking import ranked
-from levelhead.report.words import Metric, compact, listed, metric, plural, spoken, times, unit
+from levelhead.report.words import Metric, compact, duration, listed, metric, plural, spoken, times, unit
 
 MARKS = {"best": ("●", "best"), "tied": ("○", "within one standard error of the best")}
 
@@ -62,7 +62,8 @@ def headline(evidence: Evidence) -> Markup:
             for g, m in columns
         ]
         cells += [_cost_cell(values[contender.digest], place == 0) for place, (_, values) in enumerate(costs)]
-        rows.append(el("tr", el("th", named(contender.series), scope="row"), cells, data_s=contender.series.number))
+        name = el("th", named(contender.series), _fewer(evidence, contender), scope="row")
+        rows.append(el("tr", name, cells, data_s=contender.series.number))
     table = el(
         "table",
         el("caption", "Means over seeds ± one standard error", class_="sr"),
@@ -72,6 +73,13 @@ def headline(evidence: Evidence) -> Markup:
         id=f"headline-{evidence.slug}",
     )
     return join(scrolling(table, label="Headline table"), _legend(evidence))
+
+
+def _fewer(evidence: Evidence, contender: Contender) -> Markup | None:
+    """How many seeds a recipe finished, where others finished more."""
+    most = max(len(other.done) for other in evidence.done)
+    count = len(contender.done)
+    return el("small", f"{count} of {plural(most, 'seed')}", class_="fewer") if count < most else None
 
 
 def id_of(group: Group, name: str) -> str:
@@ -116,46 +124,44 @@ def _cell(contender: Contender, evaluation: str, name: str, mark: str | None, *,
     return el("td", sign, what.bare(estimate.mean), below, data_v=f"{estimate.mean:.6g}", class_=class_)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A cost column: what it is, which measurement, and how its numbers are written."""
+
+    head: Metric
+    metric: str
+    data: str
+    write: Callable[[float], str]
+    relative: bool = False
+
+
+WEIGHTS = Cost(Metric("Weights", "learned numbers that the predictor keeps"), "parameters", "test", compact)
+ARITHMETIC = Cost(
+    Metric("Arithmetic", "multiply-adds a prediction, relative to the plain recipe, or else to the cheapest"),
+    "multiply_adds",
+    "test",
+    times,
+    relative=True,
+)
+TRAINING = Cost(Metric("Training", "seconds to train one seed"), "train_seconds", "train", duration)
+
+
 def _costs(evidence: Evidence) -> Iterator[tuple[Metric, dict[str, tuple[str, float]]]]:
     """Cost columns: by digest, the text and the number to sort by."""
-    wanted = [
-        (Metric("Weights", "learned numbers that the predictor keeps"), "parameters", "test", compact),
-        (
-            Metric("Arithmetic", "multiply-adds a prediction, relative to the plain recipe"),
-            "multiply_adds",
-            "test",
-            times,
-        ),
-        (Metric("Training", "seconds to train one seed"), "train_seconds", "train", _seconds),
-    ]
-    for what, name, data, write in wanted:
-        found = {c.digest: c.estimate(name, "cost", data) for c in evidence.done}
-        if not any(found.values()):
+    for cost in (WEIGHTS, ARITHMETIC, TRAINING):
+        found = {c.digest: c.estimate(cost.metric, "cost", cost.data) for c in evidence.done}
+        known = {digest: estimate.mean for digest, estimate in found.items() if estimate is not None}
+        if not known:
             continue
-        one = reference(evidence, found) if name == "multiply_adds" else 1.0
-        yield what, {key: _written(e, one, write) for key, e in found.items()}
+        one = reference(evidence, known) if cost.relative else 1.0
+        texts = {digest: (cost.write(value / one), value) for digest, value in known.items()}
+        yield cost.head, {digest: texts.get(digest, ("–", math.nan)) for digest in found}
 
 
-def reference(evidence: Evidence, found: dict[str, Estimate | None]) -> float:
-    """The cost that counts as one: the plain recipe's, else the cheapest."""
-    plain = None if evidence.plain is None else found.get(evidence.plain.digest)
-    return plain.mean if plain is not None else min(e.mean for e in found.values() if e is not None)
-
-
-def _written(estimate: Estimate | None, one: float, write) -> tuple[str, float]:  # type: ignore[no-untyped-def]
-    return ("–", math.nan) if estimate is None else (write(estimate.mean / one), estimate.mean)
-
-
-def _seconds(value: float) -> str:
-    return (
-        f"{value:.1f} s"
-        if value < 9.95
-        else f"{value:.0f} s"
-        if value < 600
-        else f"{value / 60:.0f} min"
-        if value < 36_000
-        else f"{value / 3600:.1f} h"
-    )
+def reference(evidence: Evidence, costs: Mapping[str, float]) -> float:
+    """The cost that counts as one, of costs by digest: the plain recipe's, else the cheapest."""
+    plain = None if evidence.plain is None else costs.get(evidence.plain.digest)
+    return min(costs.values()) if plain is None else plain
 
 
 def _cost_cell(written: tuple[str, float], starts: bool) -> Markup:

@@ -92,6 +92,13 @@ def times(ratio: float) -> str:
     return f"{ratio:.2g}×" if ratio < 9.95 else f"{ratio:.0f}×"
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.1f} h"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """A count and its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
