@@ -1,13 +1,12 @@
+import multiprocessing
 import os
 import resource
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from levelhead.processes import each, pool
+from levelhead.processes import each, environment, pool
 
 STEPS = 20
 MEGABYTES = 8
@@ -19,8 +18,9 @@ def half(number: int) -> float:
     return number / 2
 
 
-def threads_and_parent() -> tuple[int, int]:
-    return torch.get_num_threads(), os.getppid()
+def threads_and_parent() -> tuple[int, int | None]:
+    parent = multiprocessing.parent_process()
+    return torch.get_num_threads(), None if parent is None else parent.pid
 
 
 def page_faults_of_steps() -> float:
@@ -35,11 +35,6 @@ def page_faults_of_steps() -> float:
 
 def place_of(tensor: torch.Tensor) -> tuple[bool, float]:
     return tensor.is_shared(), float(tensor.sum())
-
-
-def forever(path: Path) -> None:
-    path.write_text(str(os.getpid()))
-    time.sleep(60)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -64,3 +59,11 @@ def test_a_worker_has_one_thread_and_keeps_its_memory():
 def test_jobs_share_the_memory_of_their_tensors():
     data = torch.ones(3, 1000)
     assert list(each(place_of, [(data,), (data,)], workers=2)) == [(True, 3000.0)] * 2
+
+
+def test_variables_are_lent_and_what_the_user_set_is_kept(monkeypatch):
+    monkeypatch.setenv("LEVELHEAD_SET", "by the user")
+    with environment(LEVELHEAD_SET="by us", LEVELHEAD_LENT="1"):
+        assert (os.environ["LEVELHEAD_SET"], os.environ["LEVELHEAD_LENT"]) == ("by the user", "1")
+    assert os.environ["LEVELHEAD_SET"] == "by the user"
+    assert "LEVELHEAD_LENT" not in os.environ

@@ -1,17 +1,15 @@
 """The local engine: worker processes of one thread each. A worker that dies fails its cell and no other."""
 
-import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from levelhead.processes import become_worker
+from levelhead.processes import become_worker, context
 from levelhead.studies.grid import Cell
 from levelhead.studies.store import FAILED
 from levelhead.studies.work import BUSY, Orders, Outcome, give_up, work
@@ -59,9 +57,9 @@ class _Worker:
     """A worker process and the cell that it has."""
 
     def __init__(self, orders: Orders) -> None:
-        context = get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(other, orders, os.getpid()))
+        start = context()
+        self.connection, other = start.Pipe()
+        self.process: BaseProcess = start.Process(target=_serve, args=(other, orders))  # type: ignore[attr-defined]
         self.process.start()
         other.close()
         self.started = False
@@ -150,10 +148,10 @@ def _dismiss(staff: list[_Worker], *, now: bool) -> None:
     staff.clear()
 
 
-def _serve(connection: Connection, orders: Orders, parent: int) -> None:
+def _serve(connection: Connection, orders: Orders) -> None:
     """A worker: cells in, outcomes out, until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    become_worker(parent)
+    become_worker()
     connection.send(READY)
     while True:
         try:
