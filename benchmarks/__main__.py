@@ -71,7 +71,9 @@ def listing(known: list[str]) -> str:
 def report(name: str, rows: list[Row], *, rounds: int, quick: bool) -> str:
     """The table of a benchmark, with what it takes to read it."""
     size = " (--quick: smaller than the real thing)" if quick else ""
-    told = f"`python -m benchmarks {name}{' --quick' if quick else ''}`, {rounds} rounds{size}, {date.today()}{commit()}."
+    told = (
+        f"`python -m benchmarks {name}{' --quick' if quick else ''}`, {rounds} rounds{size}, {date.today()}{commit()}."
+    )
     return f"{told}\n{machine()}.\n\n{table(rows)}\n"
 
 

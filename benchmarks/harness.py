@@ -11,17 +11,20 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 OURS = "levelhead"
+PROC = Path("/proc")
 ROUNDS, QUICK_ROUNDS = 5, 2
 
 
 class Timing(NamedTuple):
-    """One turn: seconds by the clock, and seconds of processor time of this process and of the workers it waited for."""
+    """One turn: seconds by the clock, and seconds of processor time of this process and of the workers below it."""
 
     wall: float
     cpu: float
@@ -130,9 +133,32 @@ def timed(rival: Rival) -> Timing:
 
 
 def processor_seconds() -> float:
-    """Processor time, user and system, of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    """Processor time, user and system, of this process and of all below it, ended or alive.
+
+    Where there is no /proc, those alive are left out.
+    """
+    if not PROC.is_dir():
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return sum(ticks(process) for process in below(os.getpid())) / os.sysconf("SC_CLK_TCK")
+
+
+def below(process: int) -> Iterator[int]:
+    """A process and its descendants that are alive."""
+    yield process
+    for listed in PROC.glob(f"{process}/task/*/children"):
+        with suppress(OSError):  # it has ended meanwhile
+            for child in listed.read_text().split():
+                yield from below(int(child))
+
+
+def ticks(process: int) -> int:
+    """Clock ticks that a process and its children that were waited for have used; 0 when it has ended meanwhile."""
+    try:
+        after_name = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(field) for field in after_name[11:15])  # utime, stime, cutime, cstime of proc(5)
 
 
 def table(rows: Iterable[Row]) -> str:
