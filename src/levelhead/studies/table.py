@@ -58,7 +58,7 @@ SUMMARY = """
 HEADLINE_QUERY = """
     WITH per_seed AS (
         SELECT r.task, r.backbone, r.recipe, r.digest, r.seed, c.key,
-               avg(r.value) AS value, CASE WHEN count(*) = 1 THEN max(e.value) END AS row_error
+               avg(r.value) AS value, avg(e.value) AS row_error
         FROM records r
         JOIN headline c ON r.evaluation = c.evaluation AND r.metric = c.metric
         LEFT JOIN records e ON e.folder = r.folder AND e.evaluation = r.evaluation AND e.data = r.data
