@@ -59,8 +59,9 @@ def compare(
         ),
     ] = False,
     engine: Annotated[
-        str, typer.Option("--engine", help="What runs the cells: local.", rich_help_panel=RUNNING)
-    ] = "local",
+        str | None,
+        typer.Option("--engine", help="What runs the cells. [dim]default: local[/dim]", rich_help_panel=RUNNING),
+    ] = None,
     root: Root = Path("runs"),
     workers: Workers = None,
     device: Device = "cpu",
@@ -92,11 +93,13 @@ def compare(
         "suites": split_commas(suite) or None,
         "options": task_options(data_dir),
         "changes": read_changes(set_),
+        "engine": engine,
     }
+    settings = {name: value for name, value in settings.items() if value not in (None, ())}
     if demo:
         if task is not None:
             raise ValueError(f"--demo brings its own task and recipes; leave out {task!r}")
-        study = demo_study(**{key: value for key, value in settings.items() if value not in (None, ())})
+        study = demo_study(**settings)
         root = root / "demo" if root == Path("runs") else root
     elif task is None:
         raise ValueError(
@@ -105,7 +108,7 @@ def compare(
     elif task.endswith(".toml"):
         study = read_study(task, recipes=tuple(recipes or ()), **settings)
     else:
-        study = Study(task=task, recipes=tuple(recipes or ("plain",)), engine=engine, **settings)
+        study = Study(task=task, recipes=tuple(recipes or ("plain",)), **settings)
     done = run(study, root=root, workers=workers, device=device, as_json=as_json, report=report)
     raise typer.Exit(1 if done.failures else 0)
 

@@ -108,7 +108,7 @@ def read_study(path: str | Path, **replacements: Any) -> Study:
             made[key] = _lines(found[key], key, path)
     if "engine" in found:
         made["engine"] = found["engine"]
-    given = {key: value for key, value in replacements.items() if value not in (None, ())}
+    given = {key: value for key, value in replacements.items() if value not in (None, ())}  # those that say something
     if "options" in given:
         given["options"] = tuple({**dict(options), **dict(given["options"])}.items())
     assert set(given) <= {field.name for field in fields(Study)}
