@@ -61,6 +61,15 @@ class HoldsUnused(Sound):
         self.spare = nn.Linear(2, 2)
 
 
+class StartsAtZero(Sound):
+    """Sound: residual branches are often started at zero, and only their last scale gets a first gradient."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        nn.init.zeros_(self.norm.weight)
+        nn.init.ones_(self.norm.bias)
+
+
 class HidesATensor(Sound):
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__(num_classes)

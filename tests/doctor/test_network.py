@@ -33,8 +33,9 @@ def test_our_backbones_are_healthy(backbone):
     assert any("Linear" in line for line in diagnosis.layers) or "head" in levels(diagnosis, "ok")
 
 
-def test_a_sound_module_is_healthy():
-    diagnosis = examine(Sound(), task=TASK)
+@pytest.mark.parametrize("module", [Sound, broken.StartsAtZero])
+def test_a_sound_module_is_healthy(module):
+    diagnosis = examine(module(), task=TASK)
     assert levels(diagnosis, "problem") == set(), str(diagnosis)
     assert levels(diagnosis, "warning") == SILENT
     assert "'fc' by running an example" in str(diagnosis)

@@ -16,6 +16,7 @@ from levelhead.predictor import Point
 from levelhead.probe import evaluating
 
 TOLERANCE = 1e-3  # of the outputs' size: float32 sums in another order differ by far less
+NUDGE = 0.02  # of weights, in units of the weights
 NORMS = nn.modules.batchnorm._BatchNorm
 DRAWS = "In forward, write F.dropout(x, p, self.training): without the last argument it draws in eval() too"
 WRITES = "forward writes to its input: every later pass over the same rows sees something else"
@@ -201,10 +202,14 @@ def predicted(network: Network, x: Tensor, *, num_samples: int | None = None) ->
 def ungraded(network: Network, x: Tensor) -> tuple[list[str], bool]:
     """Names of the parameters that a training pass gives no gradient, and whether the input gets one.
 
-    The scalar is a random mixture of the outputs: whatever a loss reads, it reads.
+    The scalar is a random mixture of the outputs: whatever a loss reads, it reads. The weights are moved a little:
+    where a branch starts at zero (the last norm of a residual block), only its own scale would get a gradient.
     """
     twin = copy.deepcopy(network).train()
     twin.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for parameter in moving(twin).values():
+            parameter.add_(NUDGE * torch.randn_like(parameter))
     point = x.detach().clone().requires_grad_(True)
     outputs = twin(point)
     (outputs * torch.randn_like(outputs)).sum().backward()
