@@ -15,6 +15,7 @@ from levelhead.doctor._network import TOLERANCE, largest, loose_tensors, moving,
 from levelhead.evaluations.cost import multiply_adds, num_parameters
 from levelhead.network import Network, Surgery, noise_state, seeded, side_pass
 from levelhead.predictor import Point, samples_of
+from levelhead.probe import evaluating
 from levelhead.text import part_text
 from levelhead.types import CannotCompose, NoLayerReplaced
 
@@ -117,27 +118,42 @@ def at_rest(before: Network, after: Network, surgery: Any, x: Tensor, found: Fin
 
 
 def rows_differ(before: Network, after: Network, surgery: Surgery, x: Tensor, found: Findings) -> None:
-    """Members are not copies of one another, and draws are draws."""
-    outputs = predicted(after, x)
+    """Members are not copies of one another, and draws are draws.
+
+    Features count as well as outputs: a head that starts at zero hides what differs before it.
+    """
     if after.num_members > 1:
-        pairs = [(i, j) for i in range(after.num_members) for j in range(i)]
-        same = [f"{j} and {i}" for i, j in pairs if torch.allclose(outputs[i], outputs[j], rtol=1e-5, atol=1e-7)]
+        pairs = [(j, i) for i in range(after.num_members) for j in range(i)]
+        rows = passes(after, x)
+        same = [f"{j} and {i}" for j, i in pairs if alike(rows, j, i)]
         found.judge(
             not same,
             "members differ",
             f"all {len(pairs)} pairs of members",
-            f"members {listed(same)} predict the same",
+            f"members {listed(same)} are the same",
             "Start them apart (a larger init_scale, or init='sign'): equal members stay equal",
         )
     if after.stochastic:
-        drawn = predicted(after, x, num_samples=2)[:2]
+        kinds = dict.fromkeys(type(layer).__name__ for layer in after.layers(Stochastic))
         found.judge(
-            not torch.allclose(drawn[0], drawn[1]),
+            not alike(passes(after, x, num_samples=2), 0, 1),
             "draws differ",
             f"two of {after.num_samples} draws at prediction",
-            "two draws at prediction are the same: " + listed(type(m).__name__ for m in after.layers(Stochastic)),
+            f"two draws at prediction are the same: {listed(kinds)}",
             "A rate of 0 draws nothing; layers that draw derive from Stochastic and ask self.drawing",
         )
+
+
+@torch.no_grad()
+def passes(network: Network, x: Tensor, *, num_samples: int | None = None) -> tuple[Tensor, Tensor]:
+    """Features and outputs of every row, in eval."""
+    with evaluating(network):
+        return network.embed(x, num_samples=num_samples), network(x, num_samples=num_samples)
+
+
+def alike(rows: tuple[Tensor, Tensor], first: int, second: int) -> bool:
+    """Whether two rows are the same in features and outputs, but for rounding."""
+    return all(largest(values[first] - values[second]) <= 1e-5 * largest(values[first]) for values in rows)
 
 
 def gradients(before: Network, after: Network, surgery: Surgery, x: Tensor, found: Findings) -> None:
