@@ -100,7 +100,7 @@ def test_functional_dropout_is_seen_and_drawn():
     torch.testing.assert_close(operated(X), network.eval()(X), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "vit_b_32", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "densenet121", "vit_b_32"])
 def test_their_modules_as_they_are(name):
     options = {"image_size": 32} if name.startswith("vit") else {}
     diagnosis = examine(models.get_model(name, num_classes=3, **options), (MCDropout(num_samples=2),), TASK)
