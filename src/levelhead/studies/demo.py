@@ -28,7 +28,7 @@ DEMO = Study(
     backbones=("lenet",),
     seeds=(0,),
     suites=("clean", "shift(severities=(1, 3, 5), limit=500)", "ood", "cost"),
-    changes=(("sampler.epochs", 12), ("sampler.lr", 0.05)),
+    changes=(("sampler.epochs", 10), ("sampler.lr", 0.05)),
 )
 
 
