@@ -40,11 +40,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_records_replace_those_of_the_same_name(tmp_path):
-    store.write_records(tmp_path, [row("nll", 1.0), row("ece", 2.0), row("nll", 3.0, data="x", severity=1)])
-    store.write_records(tmp_path, [row("nll", 5.0)])
-    found = {(r["metric"], r["data"], r["severity"]): r["value"] for r in store.read_records(tmp_path)}
-    assert found == {("nll", "test", None): 5.0, ("ece", "test", None): 2.0, ("nll", "x", 1): 3.0}
+def test_a_suite_measured_again_replaces_what_it_said_but_not_what_training_told(tmp_path):
+    shift = {"evaluation": "shift", "data": "fog"}
+    cost = {"evaluation": "cost"}
+    told = row("train_seconds", 9.0, evaluation="cost", data="train")
+    first = [row("nll", 1.0), row("nll", 2.0, **shift, severity=1), row("nll", 3.0, **shift, severity=2), told]
+    store.write_records(tmp_path, first)
+    store.write_records(tmp_path, [row("nll", 5.0, **shift, severity=1), row("latency", 6.0, **cost)])
+    found = {(r["evaluation"], r["metric"], r["severity"]): r["value"] for r in store.read_records(tmp_path)}
+    assert found == {
+        ("clean", "nll", None): 1.0,
+        ("shift", "nll", 1): 5.0,
+        ("cost", "latency", None): 6.0,
+        ("cost", "train_seconds", None): 9.0,
+    }
     assert set(store.read_records(tmp_path)[0]) == set(store.COLUMNS)
 
 

@@ -91,10 +91,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_records(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add measurements to a cell; those that name the same thing as an earlier one replace it."""
+    """Add measurements to a cell. A suite that is measured again replaces all that it said before.
+
+    What the training told (data "train") stays: no measurement afterwards knows it.
+    """
     pyarrow, parquet = require("pyarrow", extra="study"), require("pyarrow.parquet", extra="study")
     path = folder / "records.parquet"
-    kept = {tuple(row[key] for key in WHAT): row for row in [*read_records(folder), *rows]}
+    again = {row["evaluation"] for row in rows}
+    old = [row for row in read_records(folder) if row["evaluation"] not in again or row["data"] == "train"]
+    kept = {tuple(row[key] for key in WHAT): row for row in [*old, *rows]}
     kinds = {
         "seed": pyarrow.int64(),
         "severity": pyarrow.int64(),
