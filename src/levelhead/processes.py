@@ -35,7 +35,7 @@ def context() -> BaseContext:
     if sys.platform != "linux":
         return get_context("spawn")
     chosen = get_context("forkserver")
-    chosen.set_forkserver_preload(["levelhead"])
+    chosen.set_forkserver_preload(["levelhead", "torch._dynamo"])  # torch imports the second for any optimiser
     with environment(GLIBC_TUNABLES=TUNABLES):
         forkserver.ensure_running()
     return chosen
