@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from levelhead.backbones.factory import Factory
 from levelhead.backbones.mlp import MLP
 from levelhead.objectives.vat import VAT
 from levelhead.recipe import DeepEnsemble, Recipe
@@ -49,6 +50,16 @@ def test_foreign_classes_need_trust() -> None:
     with pytest.raises(UntrustedPath, match="trust=" + re.escape(repr((ROOT,)))):
         from_json(saved)
     assert from_json(saved, trust=(ROOT,)) == Outside(2.0)
+
+
+@pytest.mark.parametrize("target", ["os:system", "levelhead.processes:os.system", "levelhead.processes:torch.load"])
+def test_texts_that_name_code_need_trust_too(target: str) -> None:
+    saved = {"class": "levelhead.backbones.factory:Factory", "fields": {"target": target}}
+    with pytest.raises(UntrustedPath, match=target):
+        from_json(saved)
+    assert from_json(saved, trust=("*",)).target == target
+    saved["fields"] = {"target": "levelhead.backbones.factory:linear"}
+    assert from_json(saved) == Factory()
 
 
 def test_unknown_fields_and_formless_values_are_refused() -> None:

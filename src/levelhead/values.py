@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from levelhead.types import LevelheadError
 
 Json = Any
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:function
 
 
 class UntrustedPath(LevelheadError):
@@ -56,7 +58,8 @@ def to_json(value: Any) -> Json:
 def from_json(data: Json, *, trust: tuple[str, ...] = ()) -> Any:
     """The value of `to_json`'s output. Imports only `levelhead` and the top-level modules named in `trust`.
 
-    Raises UntrustedPath for anything else, and ValueError for fields that the class does not have.
+    Raises UntrustedPath for anything else, texts that read `module:function` included (a backbone may call them), and
+    ValueError for fields that the class does not have.
     """
     if isinstance(data, list):
         return tuple(from_json(item, trust=trust) for item in data)
@@ -71,6 +74,9 @@ def from_json(data: Json, *, trust: tuple[str, ...] = ()) -> Any:
     unknown = set(data["fields"]) - set(hints)
     if unknown:
         raise ValueError(f"{data['class']} has no field {sorted(unknown)}; it has {sorted(hints)}")
+    for item in data["fields"].values():
+        if isinstance(item, str) and TARGET.fullmatch(item):
+            resolve(item, trust=trust)
     return cls(**{name: coerce(from_json(item, trust=trust), hints[name]) for name, item in data["fields"].items()})
 
 
@@ -102,15 +108,20 @@ def import_path(thing: Callable[..., Any]) -> str:
 def resolve(path: str, *, trust: tuple[str, ...] = ()) -> Any:
     """What `module:Name` names. Only `levelhead` and top-level modules in `trust` are imported ("*": any)."""
     module, _, name = path.partition(":")
+    _check_trust(path, module, trust)
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    _check_trust(path, getattr(found, "__module__", None) or module, trust)  # `levelhead.storage:os.system` is not ours
+    return found
+
+
+def _check_trust(path: str, module: str, trust: tuple[str, ...]) -> None:
     root = module.split(".")[0]
     if root != "levelhead" and root not in trust and "*" not in trust:
         raise UntrustedPath(
             f"{path!r} names code outside levelhead. If you trust it, say so: trust=({root!r},), or --trust {root}"
         )
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 @functools.cache

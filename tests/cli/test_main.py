@@ -182,6 +182,19 @@ def test_fit_repeats_a_recipe_and_copies_the_predictor(run, fitted, tmp_path):
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_files_import_only_what_the_user_trusts(run, fitted, tmp_path):
+    saved = json.loads((tmp_path / fitted / "recipe.json").read_text())
+    saved["json"]["fields"]["backbone"] = {
+        "class": "levelhead.backbones.factory:Factory",
+        "fields": {"target": "os:system"},
+    }
+    (tmp_path / "strange.json").write_text(json.dumps(saved))
+    for words in (("fit", "strange.json"), ("cite", "strange.json"), ("compare", "stripes", "strange.json")):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "--trust os" in err
+
+
 def test_report_is_written_where_asked(run, fitted, tmp_path):
     code, out, _ = run("report", "runs", "--out", "page.html")
     assert (code, out.strip()) == (0, "page.html")

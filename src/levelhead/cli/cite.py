@@ -12,7 +12,7 @@ import typer
 from levelhead.backbones.mlp import MLP
 from levelhead.catalogue import recipes
 from levelhead.cli.console import print_json
-from levelhead.cli.options import AsJson, Backbones, split_commas
+from levelhead.cli.options import AsJson, Backbones, Trust, split_commas
 from levelhead.studies.grid import read_backbone
 from levelhead.studies.store import find_cells, read_json
 from levelhead.text import parse
@@ -30,6 +30,7 @@ def cite(
         ),
     ],
     backbone: Backbones = None,
+    trust: Trust = None,
     as_json: AsJson = False,
 ) -> None:
     """Print BibTeX for the papers of all parts of a recipe.
@@ -39,9 +40,8 @@ def cite(
       levelhead cite "resnet20 + mc_dropout + vat + deep_ensemble"
       levelhead cite runs/fashion-mini
     """
-
     found: dict[str, tuple[str, Reference]] = {}
-    for value in values(recipe, split_commas(backbone)):
+    for value in values(recipe, split_commas(backbone), trust=tuple(trust or ())):
         for name, reference in references(value):
             found.setdefault(key_of(reference), (name, reference))
     for name, reference in named(recipe):
@@ -55,9 +55,8 @@ def cite(
         print("\n\n".join(bibtex(key, name, reference) for key, (name, reference) in found.items()))
 
 
-def values(recipe: str, backbones: tuple[str, ...]) -> Iterator[Any]:
+def values(recipe: str, backbones: tuple[str, ...], *, trust: tuple[str, ...] = ()) -> Iterator[Any]:
     """The recipes that the words mean."""
-
     path = Path(recipe)
     if path.exists():
         files = [path] if path.is_file() else [folder / "recipe.json" for folder in find_cells(path)]
@@ -65,7 +64,7 @@ def values(recipe: str, backbones: tuple[str, ...]) -> Iterator[Any]:
         if not saved:
             raise FileNotFoundError(f"{path} holds no run folders")
         for known in saved.values():
-            yield from_json(known["json"], trust=("*",))
+            yield from_json(known["json"], trust=trust)
     elif re.fullmatch(r"[\w.]+:[\w.]+", recipe):
         function = resolve(recipe, trust=("*",))
         yield function(MLP()) if inspect.isfunction(function) else function
@@ -76,7 +75,6 @@ def values(recipe: str, backbones: tuple[str, ...]) -> Iterator[Any]:
 
 def references(value: Any) -> Iterator[tuple[str, Reference]]:
     """The references of a value and of everything in it, outermost first."""
-
     if isinstance(value, tuple | list):
         for item in value:
             yield from references(item)
@@ -92,7 +90,6 @@ def references(value: Any) -> Iterator[tuple[str, Reference]]:
 
 def named(recipe: str) -> Iterator[tuple[str, Reference]]:
     """The papers of the named recipes in a line."""
-
     for word in re.findall(r"\w+", recipe):
         if word in recipes():
             yield from spoken(word, inspect.getdoc(recipes()[word]) or "")
@@ -100,7 +97,6 @@ def named(recipe: str) -> Iterator[tuple[str, Reference]]:
 
 def spoken(name: str, text: str) -> Iterator[tuple[str, Reference]]:
     """A paper that the first paragraph of a docstring names, as `Authors et al., arXiv 1234.56789`."""
-
     match = SPOKEN.search(text.split("\n\n")[0])
     if match:
         year = 2000 + int(match[2][:2])

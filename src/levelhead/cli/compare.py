@@ -18,6 +18,7 @@ from levelhead.cli.options import (
     Root,
     Seeds,
     Suites,
+    Trust,
     Workers,
     read_changes,
     read_seeds,
@@ -65,6 +66,7 @@ def compare(
     root: Root = Path("runs"),
     workers: Workers = None,
     device: Device = "cpu",
+    trust: Trust = None,
     as_json: AsJson = False,
     resume: Annotated[
         bool,
@@ -86,7 +88,6 @@ def compare(
       levelhead compare uci/yacht --data-dir data -b mlp plain deep_ensemble
       levelhead compare study.toml --json
     """
-
     settings: dict[str, Any] = {
         "backbones": split_commas(backbone),
         "seeds": read_seeds(seeds),
@@ -94,6 +95,7 @@ def compare(
         "options": task_options(data_dir),
         "changes": read_changes(set_),
         "engine": engine,
+        "trust": tuple(trust or ()),
     }
     settings = {name: value for name, value in settings.items() if value not in (None, ())}
     if demo:
@@ -115,7 +117,6 @@ def compare(
 
 def run(study: Study, *, root: Path, workers: int | None, device: str, as_json: bool, report: bool) -> Comparison:
     """Run a study with a progress bar, and show what came of it."""
-
     started = stopwatch()
     with StudyProgress(err()) as shown:
         comparison = run_study(
@@ -139,7 +140,6 @@ def run(study: Study, *, root: Path, workers: int | None, device: str, as_json: 
 
 def show(comparison: Comparison, page: Path | None, folder: Path, *, took: str) -> None:
     """The table, the failures, and where things are."""
-
     table = comparison.table()
     console = out()
     splits = bool(comparison.cells) and "split" in dict(comparison.cells[0].source.options)
@@ -170,7 +170,6 @@ def failure_lines(comparison: Comparison) -> Sequence[str]:
 
 def as_data(comparison: Comparison, page: Path | None) -> dict[str, Any]:
     """What --json prints."""
-
     cells = [
         {
             "recipe": cell.name,

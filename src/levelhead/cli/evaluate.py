@@ -8,13 +8,15 @@ import typer
 from levelhead import evaluation
 from levelhead.cli.console import headline_table, print_json, simple_table, table_json
 from levelhead.cli.console import out as stdout
-from levelhead.cli.options import MEASURING, AsJson, DataDir, Device, Suites, split_commas, task_options
+from levelhead.cli.options import MEASURING, AsJson, DataDir, Device, Suites, Trust, split_commas, task_options
 from levelhead.storage import load
 from levelhead.studies.grid import Source
 from levelhead.studies.store import find_cells, read_json
 from levelhead.studies.suites import study_suites, suite_of
 from levelhead.studies.table import headline, records
 from levelhead.studies.work import measure
+from levelhead.tasks.load import loader_module
+from levelhead.values import TARGET, resolve
 
 
 def evaluate(
@@ -42,6 +44,7 @@ def evaluate(
         ),
     ] = None,
     device: Device = "cpu",
+    trust: Trust = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure finished predictors, again or on other suites, without training.
@@ -53,16 +56,16 @@ def evaluate(
       levelhead evaluate runs/fashion-mini --suite shift,ood
       levelhead evaluate my_predictor --task fashion-mini --suite clean --json
     """
-
     saved = [path for path in paths if (path / "predictor.json").exists()]
     cells = find_cells(*[path for path in paths if path not in saved])
     for path in paths:
         if path not in saved and not find_cells(path):
             raise FileNotFoundError(f"{path} holds no run folder and no predictor.json; `levelhead fit` writes one")
     suites = split_commas(suite) or None
-    rows = [row for path in saved for row in measure_saved(path, task, suites, task_options(data_dir), device)]
+    given: dict[str, Any] = {"options": task_options(data_dir), "device": device, "trust": tuple(trust or ())}
+    rows = [row for path in saved for row in measure_saved(path, task, suites=suites, **given)]
     for folder in cells:
-        measure_cell(folder, suites, task_options(data_dir), device)
+        measure_cell(folder, suites=suites, **given)
     if out is not None:
         write(out, rows, cells)
     table = headline(*cells) if cells else None
@@ -77,36 +80,43 @@ def evaluate(
 
 
 def measure_cell(
-    folder: Path, suites: tuple[str, ...] | None, options: tuple[tuple[str, Any], ...], device: str
+    folder: Path,
+    *,
+    suites: tuple[str, ...] | None,
+    options: tuple[tuple[str, Any], ...],
+    device: str,
+    trust: tuple[str, ...],
 ) -> None:
     """Measure one run folder on its own task."""
-
     known = read_json(folder / "recipe.json")
     if known is None:
         raise FileNotFoundError(f"{folder} has no recipe.json: it was never started")
+    if TARGET.fullmatch(known["task"]) and loader_module(known["task"].partition(":")[0]) is None:
+        resolve(known["task"], trust=trust)
     task = Source(known["task"], tuple({**known["options"], **dict(options)}.items())).load()
-    measure(folder, task, suites=study_suites(suites, task), device=device)
+    measure(folder, task, suites=study_suites(suites, task), device=device, trust=trust)
 
 
 def measure_saved(
-    path: Path, name: str | None, suites: tuple[str, ...] | None, options: tuple[tuple[str, Any], ...], device: str
+    path: Path,
+    name: str | None,
+    *,
+    suites: tuple[str, ...] | None,
+    options: tuple[tuple[str, Any], ...],
+    device: str,
+    trust: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """The measurements of one saved predictor."""
-
     if name is None:
         raise ValueError(f"{path} is a saved predictor, which knows no task: say --task, such as --task fashion-mini")
     task = Source(name, options).load()
-    predictor = load(path).to(device)
-    texts = study_suites(suites, task)
-    return [
-        {"predictor": str(path), **record._asdict()}
-        for record in evaluation.records(predictor, task, [suite_of(text) for text in texts])
-    ]
+    predictor = load(path, trust=trust).to(device)
+    specs = [suite_of(text) for text in study_suites(suites, task)]
+    return [{"predictor": str(path), **record._asdict()} for record in evaluation.records(predictor, task, specs)]
 
 
 def records_table(rows: list[dict[str, Any]]) -> Any:
     """Measurements of saved predictors for a terminal: no standard errors, no severities but as part of the name."""
-
     lines = []
     for row in rows:
         data = row["data"] if row["severity"] is None else f"{row['data']} {row['severity']}"

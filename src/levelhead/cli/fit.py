@@ -19,6 +19,7 @@ from levelhead.cli.options import (
     Root,
     Seeds,
     Suites,
+    Trust,
     Workers,
     read_changes,
     read_seeds,
@@ -63,6 +64,7 @@ def fit(
     root: Root = Path("runs"),
     workers: Workers = None,
     device: Device = "cpu",
+    trust: Trust = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit one recipe, measure it on clean test rows, and say where the predictor is.
@@ -76,7 +78,6 @@ def fit(
       levelhead fit sngp cifar10 --data-dir data -b resnet20 --seeds 3 --set sampler.epochs=60
       levelhead fit runs/fashion-mini/lenet-0123456789ab/0/recipe.json
     """
-
     options = task_options(data_dir)
     if task is None:
         saved = read_json(Path(recipe)) if recipe.endswith(".json") else None
@@ -94,6 +95,7 @@ def fit(
         suites=split_commas(suite) or ("clean",),
         options=options,
         changes=read_changes(set_),
+        trust=tuple(trust or ()),
     )
     with StudyProgress(err()) as shown:
         done = run_study(

@@ -40,7 +40,6 @@ def list_parts(
       levelhead list
       levelhead list posthoc
     """
-
     if family is not None and family not in FAMILIES:
         raise ValueError(unknown(family, list(FAMILIES), what="the list"))
     found = {name: entries(name) for name in ([family] if family else FAMILIES)}
@@ -58,7 +57,6 @@ def list_parts(
 
 def entries(family: str) -> list[dict[str, str]]:
     """Name, first line of the docstring, and the fields, of each member of a family."""
-
     if family == "tasks":
         return tasks()
     if family == "recipes":
@@ -99,7 +97,6 @@ def values(spec: type) -> str:
 
 def plain(value: Any) -> str:
     """A default as a recipe's text has it."""
-
     try:
         return part_text(value) if dataclasses.is_dataclass(value) else repr(value)
     except TypeError:

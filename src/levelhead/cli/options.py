@@ -78,6 +78,16 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="Where tensors live: cpu, cuda, cuda:1.", rich_help_panel=RUNNING)
 ]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="MODULE",
+        help="A module of your own that saved files may name and import. Files of strangers can name anything.",
+        rich_help_panel=RUNNING,
+        show_default=False,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.", rich_help_panel=RUNNING)
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from levelhead.cli.console import err, print_json, simple_table
 from levelhead.cli.console import out as stdout
-from levelhead.cli.options import RUNNING, AsJson, Device
+from levelhead.cli.options import RUNNING, AsJson, Device, Trust
 from levelhead.predictive import CategoricalMixture, Predictive, Signature
 from levelhead.storage import load
 from levelhead.studies.store import read_json, write_json
@@ -49,12 +49,7 @@ def predict(
         str | None,
         typer.Option("--classes", help="Names of the classes: cat,dog. Run folders know theirs.", show_default=False),
     ] = None,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trust", help="A module of your own that the predictor was made with and may import.", show_default=False
-        ),
-    ] = None,
+    trust: Trust = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a pass.", rich_help_panel=RUNNING)] = 256,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -76,7 +71,6 @@ def predict(
       levelhead predict runs/fashion-mini/lenet-0123456789ab/0 shoe.png --json
       levelhead predict runs/uci-yacht/mlp-0123456789ab/0 boats.csv --columns length,beam,speed
     """
-
     folder = predictor if (predictor / "predictor.json").exists() else predictor / "predictor"
     known = read_json(folder.parent / "recipe.json") or {}
     model = load(folder, trust=tuple(trust or ())).to(device)

@@ -29,7 +29,6 @@ def report(
       levelhead report runs/fashion-mini
       levelhead report runs --out comparison.html
     """
-
     if not find_cells(root):
         raise FileNotFoundError(f"{root} holds no run folders; `levelhead compare` makes some")
     page = write_report(root, out or root / "report.html")

@@ -108,7 +108,7 @@ def plan(study: Study, root: Path) -> list[Cell]:
     for backbone in study.backbones or (None,):
         for given in study.recipes:
             try:
-                fits.append(read_recipe(given, backbone, task))
+                fits.append(read_recipe(given, backbone, task, trust=study.trust))
             except Exception as error:  # a user's function may raise anything
                 errors.append(_said(label(given), error))
     changed = _changed(fits, study.changes, errors)
@@ -179,12 +179,15 @@ def whole(task: Task) -> str:
     return blake2b(text + b"".join(sorted(rows)), digest_size=6).hexdigest()
 
 
-def read_recipe(given: RecipeLike, backbone: Any, task: Task) -> tuple[str, Fit]:
-    """The name and value of a recipe in any of the forms a study takes, on `backbone` where it names none."""
+def read_recipe(given: RecipeLike, backbone: Any, task: Task, *, trust: tuple[str, ...] = ()) -> tuple[str, Fit]:
+    """The name and value of a recipe in any of the forms a study takes, on `backbone` where it names none.
+
+    A file may import only what `trust` names; what the line itself names may be imported.
+    """
     name = label(given)
     if isinstance(given, str) and given.endswith(".json"):
         saved = json.loads(Path(given).read_text(encoding="utf-8"))
-        return saved["text"], from_json(saved["json"], trust=("*",))  # the user named the file
+        return saved["text"], from_json(saved["json"], trust=trust)
     if isinstance(given, str) and PATH.fullmatch(given.strip()):
         given = resolve(given.strip(), trust=("*",))
     built = read_backbone(backbone)

@@ -43,6 +43,7 @@ class Study:
     options    further arguments of `load_task`, such as data_dir.
     changes    (path, value) pairs written into every recipe that has the path, such as ("sampler.epochs", 5).
     engine     what runs the cells.
+    trust      modules that a recipe.json among the recipes may import.
     """
 
     task: str | Task
@@ -53,6 +54,7 @@ class Study:
     options: tuple[tuple[str, Any], ...] = ()
     changes: tuple[tuple[str, Any], ...] = ()
     engine: str = "local"
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.recipes:

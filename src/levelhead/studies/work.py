@@ -82,8 +82,13 @@ def give_up(cell: Cell, error: str) -> Outcome:
     return Outcome(FAILED, error)
 
 
-def measure(folder: Path, task: Task, *, suites: tuple[str, ...], device: str = "cpu") -> None:
-    """Measure the finished predictor of a run folder on some suites, again where that has been done."""
+def measure(
+    folder: Path, task: Task, *, suites: tuple[str, ...], device: str = "cpu", trust: tuple[str, ...] = ()
+) -> None:
+    """Measure the finished predictor of a run folder on some suites, again where that has been done.
+
+    trust  modules that the saved predictor may import; see `levelhead.load`.
+    """
     with store.held(folder) as mine:
         status, known = store.read_status(folder), store.read_json(folder / "recipe.json")
         if not mine:
@@ -94,7 +99,7 @@ def measure(folder: Path, task: Task, *, suites: tuple[str, ...], device: str = 
             raise ValueError(
                 f"{folder}: the task {known['task']!r} that loads now has other data than the one this was fitted on"
             )
-        predictor = load(folder / "predictor", trust=("*",)).to(device)
+        predictor = load(folder / "predictor", trust=trust).to(device)
         with _one_thread(device):
             rows = _rows(known, predictor, task, suites, folder)
         store.write_records(folder, rows)
