@@ -7,7 +7,18 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from levelhead.declared import Stochastic
-from levelhead.network import Network, groups, keeping_statistics, noise_state, replaying, seeded, side_pass, still
+from levelhead.network import (
+    Network,
+    channels_innermost,
+    groups,
+    keeping_statistics,
+    noise_state,
+    replaying,
+    seeded,
+    side_pass,
+    still,
+)
+from levelhead.predictive import Signature
 from levelhead.types import CannotCompose, NoLayerReplaced
 
 X = torch.rand(6, 4)
@@ -312,3 +323,15 @@ def test_a_stage_that_stands_twice_runs_twice() -> None:
     expected = made.head(twice(twice(made.features[0](X)).relu()))
     assert_close(made(X)[0], expected)
     assert len(made.appended(nn.ReLU(), name="act", author="Test").features) == 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kernels_lie_with_channels_innermost_in_their_strides_too(channels) -> None:
+    kernels = torch.arange(2 * channels * 9.0).reshape(2, channels, 3, 3)
+    laid_out = channels_innermost(kernels)
+    assert torch.equal(laid_out, kernels)
+    assert laid_out.stride() == (9 * channels, 1, 3 * channels, channels)
+    conv = nn.Conv2d(channels, 2, 3)
+    made = Network(conv, nn.Linear(2, 2), Signature((channels, 5, 5), 2), channel=1)
+    for version in (made, made.copy()):
+        assert version.features.weight.stride() == laid_out.stride()  # type: ignore[union-attr]

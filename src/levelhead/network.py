@@ -418,7 +418,15 @@ def channels_last(module: nn.Module) -> None:
     """Lay out the weights of image convolutions with channels innermost: a third faster on CPU, and on GPU in half."""
     for parameter in module.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = channels_innermost(parameter.data)
+
+
+def channels_innermost(kernels: Float[Tensor, "out channel h w"]) -> Float[Tensor, "out channel h w"]:
+    """The same kernels with channels innermost, in their strides too where there is one channel.
+
+    There contiguous() changes nothing, but a convolution goes by the strides: grey LeNets would train a quarter slower.
+    """
+    return torch.empty_like(kernels, memory_format=torch.channels_last).copy_(kernels)
 
 
 def _moved(tensor: Tensor, like: Tensor) -> Tensor:

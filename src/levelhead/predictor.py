@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from levelhead.network import Network, seeded
+from levelhead.network import Network, channels_innermost, seeded
 from levelhead.predictive import Predictive, concatenate, mix
 from levelhead.tasks.task import Split
 
@@ -178,7 +178,7 @@ def _laid_out(draws: Tensor) -> Tensor:
     """Draws laid out as networks lay out their weights (see `network.channels_last`), so that saved ones sum alike."""
     if draws.ndim != 5:
         return draws
-    return draws.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, draws.shape[:2])
+    return channels_innermost(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
 
 
 def samples_of(network: Network) -> int | None:
