@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from levelhead.layers.conv_pool import ConvPool
 from levelhead.layers.normalise import Normalise
 from levelhead.layers.pixels import image_shape
 from levelhead.network import Network
@@ -36,19 +37,13 @@ class LeNet:
         sites = math.prod(((size + 2 * padding - 4) // 2 - 4) // 2 for size in (height, width))
         stages = OrderedDict(
             normalise=Normalise(signature.mean, signature.std),
-            stage1=convolution(channels, 6, padding=padding),
-            stage2=convolution(6, 16, padding=0),
+            stage1=ConvPool(nn.Conv2d(channels, 6, kernel_size=5, padding=padding)),
+            stage2=ConvPool(nn.Conv2d(6, 16, kernel_size=5)),
             flatten=nn.Flatten(),
             hidden1=linear(16 * sites, 120),
             hidden2=linear(120, 84),
         )
         return Network(nn.Sequential(stages), nn.Linear(84, signature.num_outputs), signature, width=84)
-
-
-def convolution(channels: int, out: int, *, padding: int) -> nn.Sequential:
-    """5 x 5 convolution, ReLU, 2 x 2 max-pooling."""
-    conv = nn.Conv2d(channels, out, kernel_size=5, padding=padding)
-    return nn.Sequential(OrderedDict(conv=conv, act=nn.ReLU(), pool=nn.MaxPool2d(2)))
 
 
 def linear(width: int, out: int) -> nn.Sequential:
