@@ -137,18 +137,17 @@ def processor_seconds() -> float:
 
     Where there is no /proc, those alive are left out.
     """
-    if not PROC.is_dir():
-        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return sum(usage.ru_utime + usage.ru_stime for usage in used)
-    return sum(ticks(process) for process in below(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    alive = sum(ticks(process) for process in below(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + ended.ru_utime + ended.ru_stime + alive
 
 
 def below(process: int) -> Iterator[int]:
-    """A process and its descendants that are alive."""
-    yield process
+    """The descendants of a process that are alive."""
     for listed in PROC.glob(f"{process}/task/*/children"):
         with suppress(OSError):  # it has ended meanwhile
             for child in listed.read_text().split():
+                yield int(child)
                 yield from below(int(child))
 
 
