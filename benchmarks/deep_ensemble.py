@@ -38,7 +38,7 @@ def contests(*, quick: bool) -> Iterator[Contest]:
     """The ensemble against both rivals, and the loop against its own arithmetic."""
     task = all_of_fashion_mnist(QUICK_IMAGES if quick else None)
     epochs = QUICK_EPOCHS if quick else EPOCHS
-    ours(all_of_fashion_mnist(BATCH), 1)  # the process from which workers are forked stays; it starts here
+    warm_up()
     yield Contest(
         functools.partial(ours, task, epochs),
         {
@@ -56,6 +56,14 @@ def contests(*, quick: bool) -> Iterator[Contest]:
         warm_up=False,
     )
     yield overhead(task, QUICK_STEPS if quick else STEPS)
+
+
+def warm_up() -> None:
+    """What happens once in a process and is no training: imports, and the process from which workers are forked."""
+    small = all_of_fashion_mnist(2 * BATCH)
+    ours(small, 1)
+    if not Rival(warm_up, needs=TORCH_UNCERTAINTY).missing:
+        torch_uncertainty(small, 1)
 
 
 def all_of_fashion_mnist(size: int | None) -> Task:
@@ -170,14 +178,14 @@ def overhead(task: Task, steps: int) -> Contest:
         likelihood=task.likelihood,
         known_overlaps=True,
     )
-    recipe = Recipe(backbone=ResNet(depth=20), sampler=SGD(epochs=1, batch_size=BATCH))
+    sampler = SGD(epochs=1, batch_size=BATCH, lr=RATE)
+    network = Recipe(backbone=ResNet(depth=20)).build(small)
     batch = next(small.train.ordered(BATCH))
-    network = recipe.build(small)
     bare = nn.Sequential(network.features, network.head).train()
     optimiser = sgd(bare)
 
     def total() -> None:
-        train(recipe.build(small), small, (), recipe.sampler, Run(0))
+        train(network, small, (), sampler, Run(0))
 
     def raw() -> None:
         for _ in range(steps):

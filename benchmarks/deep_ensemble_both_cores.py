@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from torch import nn
 
 from benchmarks.deep_ensemble import (
-    BATCH,
     CORES,
     QUICK_IMAGES,
     TORCH_UNCERTAINTY,
@@ -19,6 +18,7 @@ from benchmarks.deep_ensemble import (
     loader,
     ours,
     torch_uncertainty,
+    warm_up,
 )
 from benchmarks.harness import Contest, Rival
 from levelhead.backbones.lenet import LeNet
@@ -30,7 +30,7 @@ EPOCHS = 1
 def contests(*, quick: bool) -> Iterator[Contest]:
     """Ours once, and the two rivals."""
     task = all_of_fashion_mnist(QUICK_IMAGES if quick else None)
-    ours(all_of_fashion_mnist(BATCH), 1)  # the process from which workers are forked stays; it starts here
+    warm_up()
     yield Contest(
         functools.partial(ours, task, EPOCHS),
         {
