@@ -4,6 +4,7 @@ A part must work on the styles that offer what it needs, and say so on the other
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
@@ -102,9 +103,13 @@ STYLES: dict[str, Any] = {
 }
 
 
-def specs(family: str) -> list[Any]:
-    """Every part of a family with its defaults."""
-    return [spec() for spec in parts(family)]
+def specs(family: str, *, at_most: int = 64) -> list[Any]:
+    """Every part of a family with its defaults; larger sizes (a rank of 1024) are cut, for they show no more."""
+    found = []
+    for spec in parts(family):
+        sizes = {f.name: at_most for f in dataclasses.fields(spec) if type(f.default) is int and f.default > at_most}
+        found.append(spec(**sizes))
+    return found
 
 
 def name(part: Any) -> str:

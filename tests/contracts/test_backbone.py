@@ -48,15 +48,18 @@ def large(network: Network) -> bool:
 def test_outputs_have_the_signatures_shape(backbone):
     for kind, (network, x) in networks(backbone).items():
         assert network.signature in (IMAGES, TABLE)
-        assert network(x).shape == (1, 2, network.num_outputs), kind
-        assert network.embed(x).shape == (1, 2, network.width), kind
-        assert network(x).isfinite().all(), kind
+        outputs = network(x)
+        assert outputs.shape == (1, 2, network.num_outputs), kind
+        assert outputs.isfinite().all(), kind
+        assert large(network) or network.embed(x).shape == (1, 2, network.width), kind
         assert (network.num_members, network.num_samples, network.notes) == (1, 1, ()), kind
 
 
 @each_backbone
 def test_the_head_comes_last_and_acts_on_the_last_axis_only(backbone):
     for kind, (network, x) in networks(backbone).items():
+        if large(network):
+            continue
         z = network.embed(x)
         assert_close(network.read(z), network(x), rtol=1e-4, atol=1e-4, msg=kind)
         alone = torch.cat([network.read(z[:, k : k + 1]) for k in range(2)], dim=1)
@@ -66,6 +69,8 @@ def test_the_head_comes_last_and_acts_on_the_last_axis_only(backbone):
 @each_backbone
 def test_rows_do_not_depend_on_their_company_at_prediction(backbone):
     for kind, (network, x) in networks(backbone).items():
+        if large(network):
+            continue
         assert_close(network(x[:1]), network(x)[:, :1], rtol=1e-3, atol=1e-4, msg=kind)
 
 

@@ -6,13 +6,15 @@ from functools import cache
 from typing import Any
 
 import torch
+from contracts.styles import advises
+from contracts.styles import specs as full_specs
 from products.cover import Row, cover
 
 from levelhead.backbones.factory import Factory
 from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
-from levelhead.catalogue import name_of, parts
+from levelhead.catalogue import name_of
 from levelhead.recipe import DeepEnsemble, Fit, Recipe, rehearse
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.stripes import stripes
@@ -20,7 +22,6 @@ from levelhead.types import CannotCompose, NoLayerReplaced
 
 TASK = stripes(n=16, size=12)  # two steps of eight rows, once a recipe is shortened
 X = TASK.test.x / 255
-WORDS = ("write", "use", "put", "give", "lists", "leave", "wants", "choose", "lower", "pass")
 STYLES = {
     "resnet": ResNet(depth=8, width=4),
     "resnet with group norm": ResNet(depth=8, width=4, norm="group", preact=True),
@@ -30,7 +31,6 @@ STYLES = {
     "tokens": Factory("contracts.styles:Tokens"),
 }
 ALONE, INSIDE, OUTSIDE = "alone", "ensemble", "ensemble, steps outside"
-LARGE = 100  # sizes above it cost seconds and show nothing that small ones do not
 FAMILIES = ("surgeries", "objectives", "samplers", "posthoc")
 
 
@@ -69,6 +69,7 @@ class Choices:
 
 
 BASE = Choices()
+KNOWN: dict[Choices, str] = {}  # the smallest refusals found so far, with their advice
 
 
 def label(part: Any) -> str:
@@ -105,7 +106,7 @@ def outcome(choices: Choices) -> str:
             assert getattr(belief, name)().isfinite().all(), name
         assert (belief.probs.sum(-1) - 1).abs().max() < 1e-4
         return ""
-    assert any(word in text.lower() for word in WORDS), f"refused without advice: {text}"
+    assert advises(text), f"refused without advice: {text}"
     return text
 
 
@@ -139,28 +140,37 @@ def settle(choices: Choices) -> dict[Choices, str]:
 
     So every two choices of the row that go together do run together. Returns the smallest refusals with their advice.
     """
-    text = outcome(choices)
-    if not text:
+    if not outcome(choices):
         return {}
-    smallest = choices
-    for name in departures(choices):
-        less = without(smallest, name)
-        if less != smallest and outcome(less):
-            smallest = less
-    found = {smallest: outcome(smallest)}
-    assert says_so_before_training(smallest), f"{smallest}: its dry run did not refuse it: {found[smallest]}"
+    smallest = next((known for known in KNOWN if contains(choices, known)), None) or reduced(choices)
+    KNOWN[smallest] = outcome(smallest)
+    assert says_so_before_training(smallest), f"{smallest}: its dry run did not refuse it: {KNOWN[smallest]}"
+    found = {smallest: KNOWN[smallest]}
     for name in departures(smallest):
         found |= settle(without(choices, name))
     return found
 
 
 def specs(family: str) -> list[Any]:
-    """The parts of a family with their defaults, large sizes (a rank of 1024) shrunk to 32."""
-    found = []
-    for spec in parts(family):
-        sizes = {f.name: 32 for f in dataclasses.fields(spec) if type(f.default) is int and f.default > LARGE}
-        found.append(spec(**sizes))
-    return found
+    """The parts of a family with small sizes: a few draws, members and features show whether they go together."""
+    return full_specs(family, at_most=4)
+
+
+def reduced(choices: Choices) -> Choices:
+    """A part of refused choices that is refused, and works without any one of its own."""
+    for name in departures(choices):
+        less = without(choices, name)
+        if less != choices and outcome(less):
+            choices = less
+    return choices
+
+
+def contains(choices: Choices, part: Choices) -> bool:
+    """Whether these choices hold all departures of `part`, and no surgery that a post-hoc step of it lacked."""
+    steps = [step for step in (part.posthoc, part.second_posthoc) if step is not None]
+    lacking = {companion(step) for step in steps} - {None, part.surgery, part.second_surgery}
+    held = all(getattr(choices, name) == getattr(part, name) for name in departures(part))
+    return held and not lacking & {choices.surgery, choices.second_surgery}
 
 
 @cache

@@ -45,6 +45,7 @@ class MCDropout:
         arxiv="1506.02142",
         title="Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning",
     )
+    exact_at_rest: ClassVar[bool] = True  # the doctor holds it to that
     p: float | None = None
     num_samples: int = 10
     where: str = "auto"
