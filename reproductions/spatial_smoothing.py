@@ -22,12 +22,11 @@ def run(options: Options) -> list[Section]:
     drawing = [dropout, f"spatial_smoothing + {dropout}"]
     still = study(options, "fashion-mini", once, backbone=BACKBONE, suites=("clean", SHIFT))
     drawn = by_passes(options, "fashion-mini", drawing, PASSES, backbone=BACKBONE, suites=("clean",))
-    robust = study(options, "fashion-mini", drawing, backbone=BACKBONE, suites=("clean", SHIFT))
     rows = []
     for n in (0, *PASSES):
         for smooth in (False, True):
             found, text = (drawn[n], drawing[smooth]) if n else (still, once[smooth])
-            shifted = still if n == 0 else robust if n == max(PASSES) else None
+            shifted = None if n else still
             rows.append(
                 [
                     f"MC dropout, {n} passes" if n else "deterministic",
