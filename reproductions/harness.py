@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from levelhead.tasks.load import load_task
 
 from levelhead import evaluation
 from levelhead.metrics.statistics import over_seeds
 from levelhead.storage import load
 from levelhead.studies.compare import compare
+from levelhead.tasks.load import load_task
 from levelhead.tasks.task import Task
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -3,8 +3,8 @@
 import dataclasses
 
 import torch
-from levelhead.tasks.load import load_task
 
+from levelhead.tasks.load import load_task
 from levelhead.tasks.task import Task
 from reproductions.harness import Options, Section, number, study
 
