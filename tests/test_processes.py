@@ -61,6 +61,20 @@ def test_jobs_share_the_memory_of_their_tensors():
     assert list(each(place_of, [(data,), (data,)], workers=2)) == [(True, 3000.0)] * 2
 
 
+def many_tensors(number: int) -> list[torch.Tensor]:
+    return [torch.full((2,), float(number + place)) for place in range(50)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted through /proc")
+def test_results_keep_no_file_open():
+    next(each(half, [(1,), (2,)], workers=2))  # what starts once opens some
+    before = len(os.listdir("/proc/self/fd"))
+    results = list(each(many_tensors, [(0,), (1,)], workers=2))
+    assert len(os.listdir("/proc/self/fd")) - before < 20
+    assert torch.equal(results[1][3], torch.full((2,), 4.0))
+    assert not results[0][0].is_shared()
+
+
 def test_variables_are_lent_and_what_the_user_set_is_kept(monkeypatch):
     monkeypatch.setenv("LEVELHEAD_SET", "by the user")
     with environment(LEVELHEAD_SET="by us", LEVELHEAD_LENT="1"):

@@ -5,6 +5,7 @@ where a fresh process imports for seconds. Elsewhere forking is not safe, and ea
 """
 
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -48,13 +49,18 @@ def each(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], *, workers
             yield function(*job)
         return
     with pool(min(workers, len(jobs))) as executor:
-        futures = [executor.submit(function, *job) for job in jobs]
+        futures = [executor.submit(_packed, function, job) for job in jobs]
         try:
             for future in futures:
-                yield future.result()
+                yield pickle.loads(future.result())
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _packed(function: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
+    """The result as bytes: torch would share each of its tensors, and each would keep a file open in the parent."""
+    return pickle.dumps(function(*job), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def become_worker() -> None:
