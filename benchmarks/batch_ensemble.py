@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from benchmarks.harness import Contest, Rival
 from levelhead.backbones.resnet import ResNet
 from levelhead.forward import Forward, network_loss
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import build
-from levelhead.predictive import Categorical, Signature
 from levelhead.predictor import Point
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.types import Batch

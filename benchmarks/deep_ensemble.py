@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.harness import Contest, Rival
 from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.resnet import ResNet
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.fashion_mnist import CLASSES, fashion_mnist

@@ -7,7 +7,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.predictive import Categorical, CategoricalMixture, Gaussian, GaussianMixture, Predictive
+from levelhead.likelihood import Categorical, Gaussian
+from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.predictor import Predictor
 from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task

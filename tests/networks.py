@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.declared import Conditional, Hint, Hyper, Membered, Stochastic
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network
-from levelhead.predictive import Categorical, Signature
 
 SIGNATURE = Signature(input_shape=(4,), num_outputs=3, likelihood=Categorical(3))
 

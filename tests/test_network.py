@@ -7,18 +7,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from levelhead.declared import Stochastic
-from levelhead.network import (
-    Network,
-    channels_innermost,
-    groups,
-    keeping_statistics,
-    noise_state,
-    replaying,
-    seeded,
-    side_pass,
-    still,
-)
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
+from levelhead.network import Network, channels_innermost, groups
+from levelhead.passes import keeping_statistics, noise_state, replaying, seeded, side_pass, still
 from levelhead.types import CannotCompose, NoLayerReplaced
 
 X = torch.rand(6, 4)

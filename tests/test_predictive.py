@@ -10,18 +10,8 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 from torch.testing import assert_close
 
-from levelhead.predictive import (
-    Categorical,
-    CategoricalMixture,
-    Gaussian,
-    GaussianMixture,
-    Signature,
-    concatenate,
-    entropy,
-    mix,
-    normalised,
-    soft,
-)
+from levelhead.likelihood import Categorical, Gaussian, Signature, soft
+from levelhead.predictive import CategoricalMixture, GaussianMixture, concatenate, entropy, mix, normalised
 
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3])
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 from typechecker import checkable
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 
 Scores = Float[Tensor, "batch class"]
 

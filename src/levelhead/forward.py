@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.network import Network, noise_state, side_pass
+from levelhead.network import Network
+from levelhead.passes import noise_state, side_pass
 from levelhead.types import Batch, Scalar
 
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from levelhead.network import Network, channels_innermost, seeded
+from levelhead.network import Network, channels_innermost
+from levelhead.passes import seeded
 from levelhead.predictive import Predictive, concatenate, mix
 from levelhead.tasks.task import Split
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from levelhead.network import Backbone, Network, Surgery, build, seeded
+from levelhead.network import Backbone, Network, Surgery, build
+from levelhead.passes import seeded
 from levelhead.predictor import Ensemble, Predictor
 from levelhead.processes import each
 from levelhead.samplers.sgd import SGD

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from levelhead.network import Network, build, seeded
+from levelhead.network import Network, build
+from levelhead.passes import seeded
 from levelhead.predictor import Predictor
 from levelhead.values import Json, from_json, import_path, resolve, to_json
 

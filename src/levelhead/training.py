@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from levelhead.forward import Objective, Term, extend, network_loss
-from levelhead.network import Network, noise_state, set_noise_state
+from levelhead.network import Network
+from levelhead.passes import noise_state, set_noise_state
 from levelhead.predictor import Predictor
 from levelhead.tasks.task import Task
 from levelhead.types import Batch, NonFiniteLoss, Scalar
@@ -67,8 +68,6 @@ class Run:
     seed: int
     runtime: Runtime = field(default_factory=Runtime)
     plain: Callable[[Network, Task, "Run"], Predictor] | None = None
-    rank: int = 0
-    world: int = 1
     _memo: dict[int, Predictor] = field(default_factory=dict)
 
     @property

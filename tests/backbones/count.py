@@ -2,7 +2,7 @@
 
 import torch
 
-from levelhead.predictive import Categorical, Signature
+from levelhead.likelihood import Categorical, Signature
 
 
 def num_parameters(spec, shape: tuple[int, ...], num_classes: int) -> int:

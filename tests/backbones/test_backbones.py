@@ -12,7 +12,7 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.vgg import VGG
 from levelhead.backbones.wide_resnet import WideResNet
 from levelhead.layers.normalise import Normalise
-from levelhead.predictive import Categorical, Signature
+from levelhead.likelihood import Categorical, Signature
 
 GREY, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 64, 64)
 CASES = [

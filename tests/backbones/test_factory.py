@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from levelhead.backbones.factory import Factory
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network
-from levelhead.predictive import Categorical, Signature
 from levelhead.types import CannotCompose
 
 SIGNATURE = Signature((2, 3, 3), 4, Categorical(4), (0.5, 0.25), (0.5, 2.0))

@@ -2,7 +2,7 @@ import pytest
 from backbones.count import num_parameters
 
 from levelhead.backbones.lenet import LeNet
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 
 @pytest.mark.parametrize(

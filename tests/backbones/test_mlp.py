@@ -4,7 +4,7 @@ from backbones.count import num_parameters
 from torch import nn
 
 from levelhead.backbones.mlp import ACTIVATIONS, MLP
-from levelhead.predictive import Gaussian, Signature
+from levelhead.likelihood import Gaussian, Signature
 
 TABLE = Signature((3,), 2, Gaussian(), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0))
 

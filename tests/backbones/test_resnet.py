@@ -4,7 +4,7 @@ from backbones.count import num_parameters
 from torch import nn
 
 from levelhead.backbones.resnet import ResNet
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 COLOUR, LARGE = (3, 32, 32), (3, 64, 64)
 PROJECTIONS = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64  # what the paper's zero padding does without

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from levelhead.backbones.timm import Timm
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 from levelhead.types import MissingExtra
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from levelhead.backbones.torchvision import Torchvision, adapt_first_convolution
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 from levelhead.types import MissingExtra
 
 

@@ -4,7 +4,7 @@ from backbones.count import num_parameters
 from torch import nn
 
 from levelhead.backbones.vgg import CONVOLUTIONS, VGG
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 # Counts published for CIFAR-10 have a bias on every convolution, also in front of BatchNorm, where it does nothing.
 BIASES = {11: 2752, 16: 4224}

@@ -2,7 +2,7 @@ import pytest
 from backbones.count import num_parameters
 
 from levelhead.backbones.wide_resnet import WideResNet
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.catalogue import name_of, parts
-from levelhead.network import Network, build, seeded
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
+from levelhead.network import Network, build
+from levelhead.passes import seeded
 from levelhead.predictor import Predictor
 from levelhead.recipe import Recipe
 from levelhead.samplers.sgd import SGD

@@ -10,8 +10,9 @@ from contracts.styles import name, specs
 from torch import nn
 from torch.testing import assert_close
 
-from levelhead.network import Network, seeded
-from levelhead.predictive import Categorical, Gaussian, Signature
+from levelhead.likelihood import Categorical, Gaussian, Signature
+from levelhead.network import Network
+from levelhead.passes import seeded
 from levelhead.types import MissingExtra
 from levelhead.values import from_json, to_json
 

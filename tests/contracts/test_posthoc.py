@@ -8,7 +8,7 @@ import pytest
 import torch
 from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, name, regression, specs
 
-from levelhead.network import seeded
+from levelhead.passes import seeded
 from levelhead.predictor import Ensemble, Predictor
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.sgd import SGD

@@ -12,7 +12,8 @@ import torch
 from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, made, name, refusal, specs
 from torch.testing import assert_close
 
-from levelhead.network import Network, seeded
+from levelhead.network import Network
+from levelhead.passes import seeded
 from levelhead.predictor import Ensemble, Predictor, predict
 from levelhead.recipe import Recipe
 from levelhead.samplers.sgd import SGD

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from levelhead.declared import KeepsStatistics
 from levelhead.forward import Forward, extend, network_loss
-from levelhead.network import Network, set_noise_state
+from levelhead.network import Network
+from levelhead.passes import set_noise_state
 from levelhead.recipe import Recipe
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.stripes import stripes

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from levelhead.declared import Membered, Stochastic
-from levelhead.network import Network, noise_state, side_pass
+from levelhead.network import Network
+from levelhead.passes import noise_state, side_pass
 
 SURGERIES = specs("surgeries")
 each_surgery = pytest.mark.parametrize("surgery", SURGERIES, ids=name)

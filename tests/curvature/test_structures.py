@@ -9,7 +9,7 @@ from levelhead.curvature.diagonal import DiagonalSum
 from levelhead.curvature.full import FullSum
 from levelhead.curvature.kronecker import KroneckerSum
 from levelhead.curvature.outputs import Independent, Softmax, output_curvature
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.types import CannotCompose
 
 OUT, IN, ROWS = 3, 4, 40

@@ -7,7 +7,7 @@ import torch
 
 from levelhead.backbones.mlp import MLP
 from levelhead.doctor import examine
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Task

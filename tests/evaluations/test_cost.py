@@ -5,8 +5,8 @@ from torch import nn
 
 from levelhead.evaluation import records
 from levelhead.evaluations.cost import Cost, multiply_adds, num_parameters, num_stored_values, peak_memory
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network
-from levelhead.predictive import Categorical, Signature
 from levelhead.predictor import Ensemble, Point, WeightSamples
 
 IMAGE = Signature((2, 8, 8), 3, Categorical(3), (0.0, 0.0), (1.0, 1.0))

@@ -6,8 +6,8 @@ from echo import Echo, logits_task
 
 from levelhead.evaluation import records
 from levelhead.evaluations.ood import OOD
+from levelhead.likelihood import Categorical
 from levelhead.metrics.ranking import auroc
-from levelhead.predictive import Categorical
 
 
 def test_detection_is_of_the_outer_rows():

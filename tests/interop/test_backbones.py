@@ -8,8 +8,8 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.timm import Timm
 from levelhead.backbones.torchvision import Torchvision
 from levelhead.backbones.vgg import VGG
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network
-from levelhead.predictive import Categorical, Signature
 
 models = pytest.importorskip("torchvision.models", reason="needs torchvision: make test-interop")
 timm = pytest.importorskip("timm", reason="needs timm: make test-interop")

@@ -14,8 +14,9 @@ from levelhead.backbones.torchvision import Torchvision
 from levelhead.layers.dropout import FunctionalDropout
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.per_member import PerMember
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network, groups
-from levelhead.predictive import Categorical, CategoricalMixture, Signature
+from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Point
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout

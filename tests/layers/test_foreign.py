@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from levelhead.layers.foreign import dotted_name, exchange, last_linear, normalised
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 
 def model() -> nn.Module:

@@ -1,7 +1,7 @@
 import pytest
 
 from levelhead.layers.pixels import image_shape
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 
 def test_channels_height_width():

@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 from levelhead.backbones.mlp import MLP
 from levelhead.forward import Forward, network_loss
+from levelhead.likelihood import Gaussian
 from levelhead.network import Network
 from levelhead.objectives.adversarial_training import AdversarialTraining, input_range
-from levelhead.predictive import Gaussian
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Task

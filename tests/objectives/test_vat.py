@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from levelhead.backbones.mlp import MLP
 from levelhead.forward import Forward, network_loss
+from levelhead.likelihood import Categorical, Gaussian, Signature
 from levelhead.network import Network
 from levelhead.objectives.vat import VAT, unit
-from levelhead.predictive import Categorical, Gaussian, Signature
 from levelhead.recipe import Recipe
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.stripes import stripes

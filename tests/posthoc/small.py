@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.network import Network
-from levelhead.predictive import Categorical, Gaussian
 from levelhead.predictor import Point
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task

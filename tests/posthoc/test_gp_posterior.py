@@ -196,7 +196,7 @@ def test_samples_are_read_in_one_pass_with_their_noise():
 
 def test_void_sites_do_not_count():
     task = blobs()
-    likelihood = lh.predictive.Categorical(3, void=255)
+    likelihood = lh.likelihood.Categorical(3, void=255)
     point = sngp(task)
     y = task.train.y.clone()
     y[20:] = 255

@@ -11,10 +11,10 @@ from torch.func import functional_call, jacrev
 
 import levelhead as lh
 from levelhead.backbones.mlp import MLP
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network
 from levelhead.posthoc.laplace import HeadLaplace, Laplace
-from levelhead.predictive import Categorical, Gaussian
 from levelhead.predictor import Ensemble, Point
 from levelhead.samplers.sgd import SGD
 from levelhead.surgeries.random_feature_head import RandomFeatureHead

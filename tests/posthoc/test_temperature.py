@@ -6,10 +6,11 @@ from posthoc.small import blobs, line, mlp, state, trained
 from torch import nn
 
 import levelhead as lh
+from levelhead.likelihood import Categorical
 from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network
 from levelhead.posthoc.temperature import Temperature, Tempered, stretched, tempered
-from levelhead.predictive import Categorical, CategoricalMixture, GaussianMixture
+from levelhead.predictive import CategoricalMixture, GaussianMixture
 from levelhead.predictor import Ensemble, Point, Predictor, predict
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task

@@ -48,7 +48,7 @@ def test_on_two_moons_it_knows_what_is_far():
     splits = [
         Split(name, *moons(n, seed)) for seed, (name, n) in enumerate(zip(names, (400, 20, 100, 200), strict=True))
     ]
-    task = lh.Task("moons", *splits, likelihood=lh.predictive.Categorical(2))
+    task = lh.Task("moons", *splits, likelihood=lh.likelihood.Categorical(2))
     sampler = AdamW(epochs=15, lr=1e-2, batch_size=50)
     recipe = dataclasses.replace(sngp(MLP(hidden=(64, 64)), rank=256, mean_field=20.0), sampler=sampler)
     fitted = recipe.fit(task)

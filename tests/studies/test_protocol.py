@@ -1,7 +1,7 @@
 import torch
 from studies.tiny import SMALL, tiny
 
-from levelhead.predictive import Gaussian
+from levelhead.likelihood import Gaussian
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.adamw import AdamW
 from levelhead.samplers.ema import EMA

@@ -14,8 +14,9 @@ from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.per_member import PerMember
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network, build, groups
-from levelhead.predictive import Categorical, CategoricalMixture, Signature
+from levelhead.predictive import CategoricalMixture
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout
 from levelhead.surgeries.spatial_smoothing import SpatialSmoothing

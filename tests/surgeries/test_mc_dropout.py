@@ -11,8 +11,10 @@ from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.vgg import VGG
 from levelhead.layers.dropout import Dropout, DropoutAs, FunctionalDropout
-from levelhead.network import Network, still
-from levelhead.predictive import Categorical, CategoricalMixture, Signature
+from levelhead.likelihood import Categorical, Signature
+from levelhead.network import Network
+from levelhead.passes import still
+from levelhead.predictive import CategoricalMixture
 from levelhead.surgeries.mc_dropout import MCDropout
 from levelhead.types import NoLayerReplaced
 

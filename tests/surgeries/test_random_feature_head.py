@@ -9,8 +9,8 @@ from torch import nn
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.layers.random_features import RandomFeatureReadout
+from levelhead.likelihood import Signature
 from levelhead.network import Network, groups
-from levelhead.predictive import Signature
 from levelhead.surgeries.random_feature_head import RandomFeatureHead
 
 SIGNATURE = Signature(input_shape=(3, 9, 9), num_outputs=4)

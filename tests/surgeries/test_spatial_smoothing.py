@@ -14,8 +14,8 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.vgg import VGG
 from levelhead.layers.around import Around
 from levelhead.layers.smooth import Smooth
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.surgeries.spatial_smoothing import SpatialSmoothing
 from levelhead.types import NoLayerReplaced
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
-from levelhead.network import Network, keeping_statistics
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
+from levelhead.network import Network
+from levelhead.passes import keeping_statistics
 from levelhead.surgeries.spectral_norm import Bounded, BoundedConv2d, SpectralNorm, bound
 from levelhead.types import NoLayerReplaced
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.csv import csv
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.own import from_dataset, from_tensors
 from levelhead.tasks.task import TestDataLeak
 

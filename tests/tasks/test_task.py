@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from levelhead.layers.foreign import normalised
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 
 
 def linear(*, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

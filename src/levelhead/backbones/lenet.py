@@ -10,8 +10,8 @@ from torch import nn
 from levelhead.layers.conv_pool import ConvPool
 from levelhead.layers.normalise import Normalise
 from levelhead.layers.pixels import image_shape
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.types import Reference
 
 DRAWN_FOR = 32  # pixels a side of the original input; smaller images are padded by 2, as MNIST's 28 were

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from levelhead.layers.normalise import Normalise
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

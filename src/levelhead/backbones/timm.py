@@ -6,8 +6,8 @@ from typing import Any
 
 from levelhead.layers.foreign import dotted_name, normalised
 from levelhead.layers.pixels import image_shape
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.types import require
 
 

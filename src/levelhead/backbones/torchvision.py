@@ -10,8 +10,8 @@ from torch import nn
 
 from levelhead.layers.foreign import exchange, last_linear, normalised
 from levelhead.layers.pixels import image_shape
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.types import require
 
 

@@ -11,8 +11,8 @@ from levelhead.layers.initialise import he_normal
 from levelhead.layers.normalise import Normalise
 from levelhead.layers.norms import check_norm, norm
 from levelhead.layers.pixels import image_shape
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.types import Reference
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -12,8 +12,8 @@ from levelhead.layers.normalise import Normalise
 from levelhead.layers.norms import check_norm
 from levelhead.layers.pixels import image_shape
 from levelhead.layers.residual import Design, residual_stages
+from levelhead.likelihood import Signature
 from levelhead.network import Network
-from levelhead.predictive import Signature
 from levelhead.types import Reference
 
 STEM_WIDTH = 16  # channels of the stem, whatever the factor

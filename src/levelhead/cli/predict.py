@@ -11,7 +11,8 @@ from torch import Tensor
 from levelhead.cli.console import err, print_json, simple_table
 from levelhead.cli.console import out as stdout
 from levelhead.cli.options import RUNNING, AsJson, Device, Trust
-from levelhead.predictive import CategoricalMixture, Predictive, Signature
+from levelhead.likelihood import Signature
+from levelhead.predictive import CategoricalMixture, Predictive
 from levelhead.storage import load
 from levelhead.studies.store import read_json, write_json
 from levelhead.types import require

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.predictive import Categorical, Gaussian, Likelihood
+from levelhead.likelihood import Categorical, Gaussian, Likelihood
 from levelhead.types import CannotCompose
 
 

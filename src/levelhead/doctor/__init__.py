@@ -12,8 +12,9 @@ from levelhead.doctor._data import examine_data
 from levelhead.doctor._diagnosis import Diagnosis, Finding, Findings
 from levelhead.doctor._network import DRAWS, NOT_IN_PLACE, WRITES, Example, examine_network
 from levelhead.doctor._surgery import operate
-from levelhead.network import Backbone, Network, Surgery, seeded
-from levelhead.predictive import Categorical, Signature
+from levelhead.likelihood import Categorical, Signature
+from levelhead.network import Backbone, Network, Surgery
+from levelhead.passes import seeded
 from levelhead.probe import evaluating
 from levelhead.recipe import DeepEnsemble, Fit, Recipe, rehearse
 from levelhead.tasks.task import Task

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from levelhead.doctor._diagnosis import Findings, counted, listed
-from levelhead.predictive import Categorical, Gaussian
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import DISJOINT, Task
 

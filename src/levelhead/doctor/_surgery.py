@@ -13,7 +13,8 @@ from levelhead.declared import Stochastic
 from levelhead.doctor._diagnosis import Findings, counted, listed
 from levelhead.doctor._network import TOLERANCE, largest, loose_tensors, moving, predicted, ungraded
 from levelhead.evaluations.cost import multiply_adds, num_parameters
-from levelhead.network import Network, Surgery, noise_state, seeded, side_pass
+from levelhead.network import Network, Surgery
+from levelhead.passes import noise_state, seeded, side_pass
 from levelhead.predictor import Point, samples_of
 from levelhead.probe import evaluating
 from levelhead.text import part_text

@@ -9,7 +9,7 @@ import torch
 from levelhead.attacks.fgsm import FGSM
 from levelhead.attacks.pgd import PGD
 from levelhead.beliefs import Beliefs, ClassBeliefs, Predict, Record, drawing, limited, rebatched, stable_seed
-from levelhead.network import seeded
+from levelhead.passes import seeded
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
 from levelhead.tasks.task import Split, Task

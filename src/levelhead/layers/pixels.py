@@ -1,6 +1,6 @@
 """What an image backbone may ask of a signature."""
 
-from levelhead.predictive import Signature
+from levelhead.likelihood import Signature
 
 
 def image_shape(signature: Signature, *, spec: str, smallest: int = 1) -> tuple[int, int, int]:

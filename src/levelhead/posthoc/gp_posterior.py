@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from levelhead.curvature.line_search import minimise
 from levelhead.curvature.readout import Reading, one_network, read_noisy, readings
 from levelhead.layers.random_features import RandomFeatureReadout
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.metrics.held_out import held_out_nll
 from levelhead.network import Network
-from levelhead.predictive import Categorical, CategoricalMixture, Gaussian, Predictive
+from levelhead.predictive import CategoricalMixture, Predictive
 from levelhead.predictor import Predictor
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task

@@ -28,9 +28,11 @@ from levelhead.curvature.readout import (
     with_bias,
 )
 from levelhead.curvature.structure import Accumulator, Curvature
+from levelhead.likelihood import Gaussian
 from levelhead.metrics.held_out import held_out_nll
-from levelhead.network import Network, seeded
-from levelhead.predictive import CategoricalMixture, Gaussian, Predictive
+from levelhead.network import Network
+from levelhead.passes import seeded
+from levelhead.predictive import CategoricalMixture, Predictive
 from levelhead.predictor import Predictor
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import carve
 from levelhead.tasks.files import CACHE, locate

@@ -1,6 +1,6 @@
 """The 1,797 handwritten digits of scikit-learn, 8 x 8, embedded: a small task, and a set foreign to other tasks."""
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.carve import carve
 from levelhead.tasks.embedded import embedded
 from levelhead.tasks.images import resized

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.digits import digits_like
 from levelhead.tasks.embedded import embedded

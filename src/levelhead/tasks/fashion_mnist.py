@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import carve
 from levelhead.tasks.digits import digits_like

@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from levelhead.predictive import Gaussian
+from levelhead.likelihood import Gaussian
 
 CHUNK = 1024  # rows that are converted at once
 

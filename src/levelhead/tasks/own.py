@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.predictive import Categorical, Likelihood
+from levelhead.likelihood import Categorical, Likelihood
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import carve
 from levelhead.tasks.measure import gaussian

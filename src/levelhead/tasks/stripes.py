@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from levelhead.predictive import Categorical, Likelihood, Signature
+from levelhead.likelihood import Categorical, Likelihood, Signature
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import dealt
 from levelhead.tasks.measure import moments

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from levelhead.predictive import Categorical
+from levelhead.likelihood import Categorical
 from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task
 
