@@ -137,6 +137,9 @@ def test_sigkill_and_resume_equals_one_run(tmp_path: Path) -> None:
     assert start("broken").wait(120) == 0
     files = [tmp_path / name / "predictor" / "tensors.safetensors" for name in ("whole", "broken")]
     assert files[0].read_bytes() == files[1].read_bytes()
+    logs = [(tmp_path / name / "train.jsonl").read_text().splitlines() for name in ("whole", "broken")]
+    strip = [[{**json.loads(line), "seconds": 0} for line in log] for log in logs]
+    assert strip[0] == strip[1], "epochs after the last checkpoint are done again, but stand in the log once"
 
 
 def test_the_log_has_a_line_an_epoch_and_the_report_is_called(tmp_path: Path) -> None:
@@ -146,6 +149,10 @@ def test_the_log_has_a_line_an_epoch_and_the_report_is_called(tmp_path: Path) ->
     assert [line["epoch"] for line in lines] == [p.epoch for p in heard] == [1, 2, 3]
     assert [line["loss"] for line in lines] == [p.loss for p in heard]
     assert lines[-1]["loss"] < lines[0]["loss"]
+    Recipe(backbone=MLP(), sampler=PLAIN).fit(TASK, 0, Runtime(folder=tmp_path))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 3, (
+        "a fit without a checkpoint begins its log anew"
+    )
 
 
 def test_a_loss_that_is_no_number_says_what_to_try() -> None:

@@ -20,6 +20,7 @@ from levelhead.predictor import Predictor
 from levelhead.tasks.task import Task
 from levelhead.types import Batch, NonFiniteLoss, Scalar
 
+LOG = "train.jsonl"  # in the folder of a fit: a line an epoch
 NON_FINITE_LOSS = (
     "The loss became {value} in epoch {epoch} (of {epochs}), by step {step}. Lower the learning rate "
     "(--set sampler.lr=...), or clip gradients (--set sampler.clip=1.0)."
@@ -188,6 +189,7 @@ class Checkpoint:
     def resume(self) -> tuple[int, int]:
         """Load what lies in the folder; the epoch to go on with, and the batches of it already done."""
         if self.path is None or not self.path.exists():
+            self._keep_lines(0)
             return 0, 0
         saved = torch.load(self.path, map_location=self.run.device, weights_only=True)
         self.state.load_state_dict(saved["state"])
@@ -195,7 +197,14 @@ class Checkpoint:
             term.load_state_dict(state)
         set_noise_state({name: t.cpu() for name, t in saved["noise"].items()}, self.run.device)
         self.place, self.total, self.before = saved["place"], saved["total"].cpu(), saved["seconds"]
+        self._keep_lines(saved["epoch"])
         return saved["epoch"], saved["place"]
+
+    def _keep_lines(self, epochs: int) -> None:
+        """Cut the log back to the epochs that the checkpoint has: the others are done, and written, again."""
+        log = None if self.folder is None else self.folder / LOG
+        if log is not None and log.exists():
+            log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:epochs]))
 
     def add(self, loss: Scalar) -> None:
         """Count one step."""
@@ -236,7 +245,7 @@ class Checkpoint:
             if time.monotonic() - self.saved > self.run.runtime.checkpoint_seconds:
                 self.save(epoch + 1)
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "train.jsonl").open("a") as log:
+            with (self.folder / LOG).open("a") as log:
                 log.write(json.dumps({"epoch": epoch + 1, "loss": loss, "seconds": round(self.seconds, 3)}) + "\n")
         if self.run.runtime.report is not None:
             self.run.runtime.report(progress)
