@@ -5,12 +5,13 @@ import torch
 from torch.testing import assert_close
 
 from levelhead.beliefs import of_batch
+from levelhead.detection import detection_scores
 from levelhead.metrics.calibration import ece, noise_floor
 from levelhead.metrics.classification import accuracy, brier, nll
 from levelhead.metrics.regression import central_coverage, mixture_cdf, mixture_nll, rmse
 from levelhead.metrics.statistics import bootstrap
 from levelhead.predictive import CategoricalMixture, GaussianMixture
-from levelhead.scores import BETTER, as_records, detection_scores, resampled_means, scores
+from levelhead.scores import as_records, better, resampled_means, scores
 from levelhead.types import Batch
 
 
@@ -95,23 +96,13 @@ def test_one_gaussian_is_its_own_moment_match():
     assert found["coverage95"] == pytest.approx(0.95, abs=0.04)
 
 
-def test_every_uncertainty_that_both_sides_have_is_a_detector():
-    y = torch.zeros(100, dtype=torch.long)
-    inside, outside = classes(6 * torch.randn(2, 100, 4), y), classes(0.1 * torch.randn(2, 100, 4), y - 1)
-    found = detection_scores(inside, outside)
-    assert {name.rpartition("_")[2] for name in found} == {"confidence", "total", "epistemic"}
-    assert found["auroc_total"] > 0.9  # the outer beliefs are flat
-    assert found["auroc_epistemic"] < 0.1  # and their members agree
-    assert detection_scores(inside, inside)["auroc_total"] == 0.5
-
-
 def test_numbers_that_are_none_are_no_records():
     assert [r.metric for r in as_records("clean", "test", None, {"a": 1.0, "b": math.nan, "c": math.inf}, 3)] == ["a"]
 
 
 def test_all_metrics_have_a_direction_or_none_by_intent(labelled, measured):
-    neither = {"confidence", "total", "aleatoric", "epistemic", "ece_floor", "coverage95", "sharpness"}
+    neither = {"prevalence", "confidence", "total", "aleatoric", "epistemic", "ece_floor", "coverage95", "sharpness"}
     names = {
         name for found in (scores(labelled), scores(measured), detection_scores(labelled, labelled)) for name in found
     }
-    assert {name for name in names if name not in BETTER and not name.endswith("_se")} == neither
+    assert {name for name in names if better(name) is None and not name.endswith("_se")} == neither

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import quote, unquote
@@ -26,6 +26,7 @@ from levelhead.tasks.task import Split, Task
 from levelhead.types import Batch, Targets
 
 FOLDER = "predictions"
+DETECTOR = "detector."  # before the name of a detector's scores in a file
 SUFFIX = ".safetensors"
 
 
@@ -54,7 +55,8 @@ class ClassBeliefs:
     log_probs  (row, class): of the mixture, in nats.
     total, aleatoric, epistemic  (row,): entropy, expected entropy, mutual information, in nats.
     y          (row,): the labels; -1 where a set has none. Soft labels are kept as their most likely class.
-    log_density, sets  as in `Predictive`, or None.
+    log_density, sets, accepted  as in `Predictive`, or None.
+    detectors  scores of detectors by name, each (row,), higher where more out-of-distribution.
     """
 
     log_probs: Float[Tensor, "row class"]
@@ -64,12 +66,20 @@ class ClassBeliefs:
     y: Int[Tensor, " row"]
     log_density: Float[Tensor, " row"] | None = None
     sets: Bool[Tensor, "row class"] | None = None
+    detectors: Mapping[str, Float[Tensor, " row"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.total)
 
     @classmethod
-    def of(cls, belief: CategoricalMixture, y: Targets, *, void: int | None = None) -> Self:
+    def of(
+        cls,
+        belief: CategoricalMixture,
+        y: Targets,
+        *,
+        void: int | None = None,
+        detectors: Mapping[str, Float[Tensor, "*batch"]] | None = None,
+    ) -> Self:
         """The beliefs about one batch, without the sites whose label is `void`."""
         labels = y.argmax(-1) if y.is_floating_point() else y
         log_probs = belief.log_probs.float()
@@ -83,15 +93,17 @@ class ClassBeliefs:
             "y": labels.reshape(-1).to(log_probs.device),
             "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
             "sets": None if belief.sets is None else rearrange(belief.sets, "... k -> (...) k"),
+            "accepted": None if belief.accepted is None else belief.accepted.reshape(-1),
+            **flat_detectors(detectors),
         }
         if void is not None:
             kept = flat["y"] != void
             flat = {name: None if t is None else t[kept] for name, t in flat.items()}
-        return cls(**_at_rest(flat))
+        return cls(**_gathered(_at_rest(flat)))
 
     def tensors(self) -> dict[str, Tensor]:
         """What is there, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return _by_name(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +113,7 @@ class TargetBeliefs:
     means, variances  (member, row, target); log_weights (member,).
     total, aleatoric, epistemic  (row,): variances, summed over targets.
     y  (row, target).
+    log_density, detectors  as in `ClassBeliefs`.
     """
 
     means: Float[Tensor, "member row target"]
@@ -111,12 +124,17 @@ class TargetBeliefs:
     epistemic: Float[Tensor, " row"]
     y: Float[Tensor, "row target"]
     log_density: Float[Tensor, " row"] | None = None
+    intervals: Float[Tensor, "row target 2"] | None = None
+    accepted: Bool[Tensor, " row"] | None = None
+    detectors: Mapping[str, Float[Tensor, " row"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.total)
 
     @classmethod
-    def of(cls, belief: GaussianMixture, y: Targets) -> Self:
+    def of(
+        cls, belief: GaussianMixture, y: Targets, *, detectors: Mapping[str, Float[Tensor, "*batch"]] | None = None
+    ) -> Self:
         """The beliefs about one batch."""
         flat: dict[str, Any] = {
             "means": rearrange(belief.means.float(), "member ... t -> member (...) t"),
@@ -127,8 +145,9 @@ class TargetBeliefs:
             "epistemic": belief.epistemic().float().reshape(-1),
             "y": rearrange(y.float(), "... t -> (...) t"),
             "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
+            **flat_detectors(detectors),
         }
-        return cls(**_at_rest(flat))
+        return cls(**_gathered(_at_rest(flat)))
 
     @property
     def mixture(self) -> GaussianMixture:
@@ -137,11 +156,33 @@ class TargetBeliefs:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is there, by name; with the mixture's mean and variance (row, target) for readers of the file."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return {**own, "mean": self.mixture.mean, "variance": self.mixture.variance}
+        return {**_by_name(self), "mean": self.mixture.mean, "variance": self.mixture.variance}
 
 
 Beliefs = ClassBeliefs | TargetBeliefs
+
+
+def flat_detectors(detectors: Mapping[str, Float[Tensor, "*batch"]] | None) -> dict[str, Float[Tensor, " row"]]:
+    """Detectors' scores of a batch by row, under the names that a file gives them."""
+    return {f"{DETECTOR}{name}": score.float().reshape(-1) for name, score in (detectors or {}).items()}
+
+
+def _by_name(beliefs: "Beliefs") -> dict[str, Tensor]:
+    """The tensors that are there, detectors' scores among them under the names that a file gives them."""
+    own = {f.name: getattr(beliefs, f.name) for f in fields(beliefs) if f.name != "detectors"}
+    return {name: t for name, t in own.items() if t is not None} | flat_detectors(beliefs.detectors)
+
+
+def _gathered(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of beliefs from tensors by the names that a file gives them: the inverse of `_by_name`."""
+    own = {name: t for name, t in tensors.items() if not name.startswith(DETECTOR)}
+    return own | {
+        "detectors": {name.removeprefix(DETECTOR): t for name, t in tensors.items() if name.startswith(DETECTOR)}
+    }
+
+
+def _flat_intervals(intervals: Float[Tensor, "*batch target 2"]) -> Float[Tensor, "row target 2"]:
+    return rearrange(intervals.float(), "... target side -> (...) target side")
 
 
 def _at_rest(tensors: Mapping[str, Tensor | None]) -> dict[str, Any]:
@@ -177,23 +218,31 @@ class Evaluation(Protocol):
         """The records that stored beliefs give, without a predictor; none where it measures something else."""
 
 
-def of_batch(belief: Predictive, batch: Batch, *, void: int | None = None) -> Beliefs:
-    """The beliefs about one batch."""
+def of_batch(
+    belief: Predictive,
+    batch: Batch,
+    *,
+    void: int | None = None,
+    detectors: Mapping[str, Float[Tensor, "*batch"]] | None = None,
+) -> Beliefs:
+    """The beliefs about one batch, with what detectors say about it."""
     if isinstance(belief, CategoricalMixture):
-        return ClassBeliefs.of(belief, batch.y, void=void)
+        return ClassBeliefs.of(belief, batch.y, void=void, detectors=detectors)
     assert isinstance(belief, GaussianMixture), "predictives are closed: categorical or Gaussian"
-    return TargetBeliefs.of(belief, batch.y)
+    return TargetBeliefs.of(belief, batch.y, detectors=detectors)
 
 
 def join(parts: Sequence[Beliefs]) -> Beliefs:
     """The rows of several batches, in order."""
     first, merged = parts[0], dict[str, Any]()
-    for field in fields(first):
-        values = [getattr(part, field.name) for part in parts]
-        if values[0] is None or field.name == "log_weights":
-            merged[field.name] = values[0]
+    for item in fields(first):
+        values = [getattr(part, item.name) for part in parts]
+        if values[0] is None or item.name == "log_weights":
+            merged[item.name] = values[0]
+        elif item.name == "detectors":
+            merged[item.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
         else:
-            merged[field.name] = torch.cat(values, dim=1 if field.name in ("means", "variances") else 0)
+            merged[item.name] = torch.cat(values, dim=1 if item.name in ("means", "variances") else 0)
     return type(first)(**merged)
 
 
@@ -258,8 +307,8 @@ def read(path: Path) -> Beliefs:
     """Beliefs from a file of `write`."""
     tensors = load_file(path)
     if "log_probs" in tensors:
-        return ClassBeliefs(**tensors)
-    return TargetBeliefs(**{name: t for name, t in tensors.items() if name not in ("mean", "variance")})
+        return ClassBeliefs(**_gathered(tensors))
+    return TargetBeliefs(**_gathered({name: t for name, t in tensors.items() if name not in ("mean", "variance")}))
 
 
 class Stored(Mapping[str, Beliefs]):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from levelhead import detection
 from levelhead.beliefs import Beliefs, ClassBeliefs, Record, TargetBeliefs
 from levelhead.metrics.calibration import NUM_BINS, adaptive_ece, classwise_ece, equal_width_edges
-from levelhead.metrics.ranking import aupr, aurc, auroc, fpr95
+from levelhead.metrics.ranking import aurc, auroc
 from levelhead.metrics.regression import (
     crps,
     mae,
@@ -27,7 +28,6 @@ from levelhead.types import Scalar
 REPLICATES = 200  # of the bootstrap: a standard error within 5 %
 FLOOR_DRAWS = 100
 COVERAGE = 0.95
-DETECTORS = ("confidence", "total", "epistemic", "density")
 
 _HIGHER = ("accuracy", "failure_auroc")
 _LOWER = (
@@ -39,9 +39,12 @@ _LOWER = (
 BETTER: Mapping[str, Literal["higher", "lower"]] = {
     **dict.fromkeys(_HIGHER, "higher"),
     **dict.fromkeys(_LOWER, "lower"),
-    **{f"{measure}_{score}": "higher" for measure in ("auroc", "aupr_in", "aupr_out") for score in DETECTORS},
-    **{f"fpr95_{score}": "lower" for score in DETECTORS},
 }
+
+
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Which way of a metric is better, detection scores of any name included; None where that cannot be said."""
+    return BETTER.get(metric) or detection.better(metric)
 
 
 def scores(beliefs: Beliefs) -> dict[str, float]:
@@ -121,26 +124,6 @@ def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
     }
 
 
-def detection_scores(inside: Beliefs, outside: Beliefs) -> dict[str, float]:
-    """How well each uncertainty tells the rows of `outside` (positive) from those of `inside`.
-
-    For every score that both have, `<measure>_<score>`. Measures: auroc; aupr_out and aupr_in (average precision of
-    finding the outer or the inner rows; depends on their share); fpr95 (share of inner rows flagged where 95 % of the
-    outer ones are caught). Scores: confidence (1 - max probability; labels only), total (entropy, or variance),
-    epistemic (mutual information, or variance of the means), density (of the features, where modelled).
-    """
-    first, second = _detectors(inside), _detectors(outside)
-    found = {}
-    for name in first.keys() & second.keys():
-        score = torch.cat([first[name], second[name]])
-        outer = torch.arange(len(score)) >= len(inside)
-        found[f"auroc_{name}"] = float(auroc(score, outer))
-        found[f"aupr_out_{name}"] = float(aupr(score, outer))
-        found[f"aupr_in_{name}"] = float(aupr(score, outer, positive="id"))
-        found[f"fpr95_{name}"] = float(fpr95(score, outer))
-    return dict(sorted(found.items()))
-
-
 def as_records(evaluation: str, data: str, severity: int | None, found: Mapping[str, float], rows: int) -> list[Record]:
     """One record a metric; values that are not finite are left out, as what could not be measured."""
     return [
@@ -202,13 +185,3 @@ def _uncertainties(beliefs: Beliefs) -> dict[str, float]:
         "aleatoric": float(beliefs.aleatoric.double().mean()),
         "epistemic": float(beliefs.epistemic.double().mean()),
     }
-
-
-def _detectors(beliefs: Beliefs) -> dict[str, Float[Tensor, " row"]]:
-    """Scores that should be higher outside the distribution."""
-    found = {"total": beliefs.total, "epistemic": beliefs.epistemic}
-    if isinstance(beliefs, ClassBeliefs):
-        found["confidence"] = -beliefs.log_probs.amax(-1)  # in log space: probabilities near one would tie
-    if beliefs.log_density is not None:
-        found["density"] = -beliefs.log_density
-    return found

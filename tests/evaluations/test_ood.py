@@ -31,7 +31,13 @@ def test_one_member_knows_nothing_of_disagreement():
 def test_the_density_is_a_score_where_there_is_one():
     with_density = {record.metric for record in records(Echo(density=True), logits_task(), (OOD(),))}
     without = {record.metric for record in records(Echo(), logits_task(), (OOD(),))}
-    assert with_density - without == {"auroc_density", "aupr_in_density", "aupr_out_density", "fpr95_density"}
+    assert with_density - without == {
+        "auroc_density",
+        "aupr_in_density",
+        "aupr_out_density",
+        "fpr95_in_density",
+        "fpr95_out_density",
+    }
 
 
 def test_labels_of_the_outer_rows_are_not_read():

@@ -8,6 +8,7 @@ import torch
 
 from levelhead import scores
 from levelhead.beliefs import ClassBeliefs, TargetBeliefs, write
+from levelhead.detection import detection_scores
 from levelhead.predictive import CategoricalMixture, GaussianMixture
 from levelhead.studies.store import Status, write_json, write_records, write_status
 
@@ -66,7 +67,7 @@ def classification(
                     found += _scored(folder, f"shift-{shift}-{severity}", "shift", shift, severity, beliefs)
             outside = _beliefs(recipe, torch.full((rows,), -1), 3.0, generator)
             write(outside, "ood-digits", folder)
-            found += _rows("ood", "digits", None, scores.detection_scores(inside, outside), 2 * rows)
+            found += _rows("ood", "digits", None, detection_scores(inside, outside), 2 * rows)
             costs = {"parameters": 78_042.0 * recipe.cost, "multiply_adds": 12_390_000.0 * recipe.cost}
             found += _rows("cost", "test", None, costs, 100)
             found += _rows("cost", "train", None, {"train_seconds": 20.0 * recipe.cost + seed}, 6000)

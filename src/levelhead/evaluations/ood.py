@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from levelhead.beliefs import Beliefs, ClassBeliefs, Predict, Record
+from levelhead.detection import detection_scores
 from levelhead.predictor import Predictor
-from levelhead.scores import as_records, detection_scores
+from levelhead.scores import as_records
 from levelhead.tasks.task import Task
 
 PREFIX = "ood-"
@@ -13,7 +14,7 @@ PREFIX = "ood-"
 
 @dataclass(frozen=True)
 class OOD:
-    """`levelhead.scores.detection_scores` of every set in `task.ood` against `task.test`; one pass over each.
+    """`levelhead.detection.detection_scores` of every set in `task.ood` against `task.test`; one pass over each.
 
     Also the mean confidence and uncertainties on the set alone. Labels are not read. Stored as `test` and `ood-<set>`.
     """

@@ -10,7 +10,7 @@ from levelhead.report.markup import Markup, el, number
 from levelhead.report.scale import Scale, around
 from levelhead.report.severity import quantities
 from levelhead.report.words import Metric, metric, plural, unit
-from levelhead.scores import BETTER
+from levelhead.scores import better
 
 ROW = 17.0  # height of one box and the space around it
 FEW = 3  # panels that have the room of large ones
@@ -55,11 +55,10 @@ def _figure(evidence: Evidence, name: str) -> Markup:
             for series, five in spreads.items()
         ]
     heads = ("Recipe", "Severity", "Lowest", "Lower quartile", "Median", "Upper quartile", "Highest")
-    better = {"higher": " (further right is better)", "lower": " (further left is better)"}.get(
-        BETTER.get(name, ""), ""
-    )
+    ways = {"higher": " (further right is better)", "lower": " (further left is better)"}
+    way = ways.get(better(name) or "", "")
     caption = (
-        f"{what.name}{unit(what)}{better}: box from the lower to the upper quartile over "
+        f"{what.name}{unit(what)}{way}: box from the lower to the upper quartile over "
         f"{plural(len(evidence.shifts), 'kind')} of shift, line at the median, whiskers to the extremes."
     )
     numbers = Table(heads, tuple(rows)).markup(caption)

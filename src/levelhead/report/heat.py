@@ -5,7 +5,7 @@ from levelhead.report.figure import named, scrolling, views
 from levelhead.report.markup import Markup, el, join
 from levelhead.report.severity import quantities
 from levelhead.report.words import Metric, metric, spoken, unit
-from levelhead.scores import BETTER
+from levelhead.scores import better
 
 STRONGEST = 46  # per cent of the colour: text on it keeps its contrast, on light paper and on dark
 FULL = 0.9  # share of the differences that are coloured in proportion; the largest ones are all at their strongest
@@ -45,10 +45,10 @@ def _table(evidence: Evidence, name: str) -> Markup:
 
 def _leads(evidence: Evidence, name: str, columns: Columns) -> dict[tuple[str, Contender], float]:
     """How much better than the plain recipe each cell is, from -1 to 1; empty where that is no question."""
-    plain, better = evidence.plain, BETTER.get(name)
-    if plain is None or better is None or len(evidence.done) < 2:
+    plain, way = evidence.plain, better(name)
+    if plain is None or way is None or len(evidence.done) < 2:
         return {}
-    sign = 1 if better == "higher" else -1
+    sign = 1 if way == "higher" else -1
     found = {
         (shift, contender): sign * (estimate.mean - column[plain].mean)
         for shift, column in columns.items()
@@ -69,10 +69,10 @@ def _column(evidence: Evidence, name: str, shift: str) -> dict[Contender, Estima
 
 
 def _best(name: str, column: dict[Contender, Estimate]) -> Contender | None:
-    better = BETTER.get(name)
-    if better is None or len(column) < 2:
+    way = better(name)
+    if way is None or len(column) < 2:
         return None
-    choose = max if better == "higher" else min
+    choose = max if way == "higher" else min
     return choose(column, key=lambda contender: column[contender].mean)
 
 

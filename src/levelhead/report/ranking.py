@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from levelhead.report.evidence import Contender, Estimate, Evidence
-from levelhead.scores import BETTER
+from levelhead.scores import better
 
 UNRANKED = ("coverage95", "ece_floor")  # neither more nor less is better
 
@@ -18,8 +18,8 @@ class Ranking:
 
     @classmethod
     def of(cls, metric: str, found: Iterable[tuple[Contender, Estimate | None]]) -> "Ranking":
-        """Sorted as `scores.BETTER` says."""
-        sign = -1 if BETTER.get(metric) == "higher" else 1
+        """Sorted as `scores.better` says."""
+        sign = -1 if better(metric) == "higher" else 1
         known = sorted(((c, e) for c, e in found if e is not None), key=lambda entry: sign * entry[1].mean)
         return cls(metric, tuple(known))
 
