@@ -26,11 +26,15 @@ class Predictive(ABC):
     log_weights  (member,): normalised log mixture weights.
     log_density  (*batch,) or None: log density of the features, where a method models it.
     sets         (*batch, class) or None: prediction sets, from an outermost conformal step.
+    intervals    (*batch, target, 2) or None: prediction intervals (low, high), likewise, in target units.
+    accepted     (*batch,) or None: False where a selective step abstains; the belief itself stays.
     """
 
     log_weights: Float[Tensor, " member"]
     log_density: Float[Tensor, "*batch"] | None
     sets: Bool[Tensor, "*batch class"] | None
+    intervals: Float[Tensor, "*batch target 2"] | None
+    accepted: Bool[Tensor, "*batch"] | None
 
     @abstractmethod
     def member_log_prob(self, y: Targets) -> Float[Tensor, "member *batch"]:
@@ -78,6 +82,19 @@ class Predictive(ABC):
         """The same beliefs with prediction sets attached."""
         return replace(self, sets=sets)  # type: ignore[type-var]
 
+    def with_intervals(self, intervals: Float[Tensor, "*batch target 2"] | None) -> Self:
+        """The same beliefs with prediction intervals attached."""
+        return replace(self, intervals=intervals)  # type: ignore[type-var]
+
+    def with_accepted(self, accepted: Bool[Tensor, "*batch"] | None) -> Self:
+        """The same beliefs, and of which rows they are given at all."""
+        return replace(self, accepted=accepted)  # type: ignore[type-var]
+
+    @property
+    def decided(self) -> bool:
+        """Whether sets, intervals or abstentions were attached: they hold for exactly these beliefs."""
+        return any(decision is not None for decision in (self.sets, self.intervals, self.accepted))
+
     def detach(self) -> Self:
         """The same value, cut from the graph."""
         return type(self)(**{name: None if t is None else t.detach() for name, t in self.tensors().items()})
@@ -106,6 +123,8 @@ class CategoricalMixture(Predictive):
     log_weights: Float[Tensor, " member"] = None  # type: ignore[assignment]
     log_density: Float[Tensor, "*batch"] | None = None
     sets: Bool[Tensor, "*batch class"] | None = None
+    intervals: None = None
+    accepted: Bool[Tensor, "*batch"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logits", F.log_softmax(self.logits, dim=-1))
@@ -166,6 +185,8 @@ class CategoricalMixture(Predictive):
             "log_weights": self.log_weights,
             "log_density": self.log_density,
             "sets": self.sets,
+            "intervals": self.intervals,
+            "accepted": self.accepted,
         }
 
     def components(self) -> dict[str, Tensor]:
@@ -182,6 +203,8 @@ class GaussianMixture(Predictive):
     log_weights: Float[Tensor, " member"] = None  # type: ignore[assignment]
     log_density: Float[Tensor, "*batch"] | None = None
     sets: None = None
+    intervals: Float[Tensor, "*batch target 2"] | None = None
+    accepted: Bool[Tensor, "*batch"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_weights", normalised(self.log_weights, self.means))
@@ -232,6 +255,8 @@ class GaussianMixture(Predictive):
             "log_weights": self.log_weights,
             "log_density": self.log_density,
             "sets": self.sets,
+            "intervals": self.intervals,
+            "accepted": self.accepted,
         }
 
     def components(self) -> dict[str, Tensor]:
@@ -242,7 +267,7 @@ class GaussianMixture(Predictive):
 def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = None) -> Predictive:
     """One mixture of several: members are concatenated, weights multiplied by the parts'.
 
-    Densities are mixed too where every part has one. Prediction sets do not survive mixing.
+    Densities are mixed too where every part has one. Sets, intervals and abstentions do not survive mixing.
     Raises ValueError for no parts or parts of different kinds.
     """
     if not parts or any(type(part) is not type(parts[0]) for part in parts):
