@@ -24,6 +24,7 @@ HENDRYCKS = Reference(
     arxiv="1903.12261",
     title="Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 )
+Group = Literal["noise", "blur", "weather", "digital", "extra"]
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALL_SIDE = 84  # the constants were published for 32 and 224 pixels; their geometric mean is 85
 
@@ -48,6 +49,7 @@ class Shift(Protocol):
 class Corruption(ABC, Generic[Level]):
     """A corruption of 8-bit images: `distort` at one of five published constants, then clipped and truncated to 8 bits.
 
+    group         which of the paper's four test categories it is of; "extra" are the four kept for validation.
     small, large  the constants of severities 1 to 5 for CIFAR-10-C (32 x 32; used up to a shorter side of 84 pixels)
                   and for ImageNet-C (224 x 224; used above). Tiny-ImageNet-C's own constants (64 x 64) are not used.
     Truncated and not rounded, as the originals' cast to uint8 does it. Arithmetic is float32, theirs float64; exact
@@ -57,6 +59,7 @@ class Corruption(ABC, Generic[Level]):
     kind: ClassVar[Literal["image", "tabular"]] = "image"
     severities: ClassVar[tuple[int, ...]] = SEVERITIES
     reference: ClassVar[Reference] = HENDRYCKS
+    group: ClassVar[Group]
 
     small: tuple[Level, ...]
     large: tuple[Level, ...]

@@ -1,12 +1,13 @@
 """More light: the value of every pixel's colour is raised."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption
+from levelhead.shifts._base import Corruption, Group
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Brightness(Corruption[float]):
     x v' / v equals the original's way through HSV and back; black becomes the grey v'. One channel is its own value, as
     in the original's grey images of three equal channels. Deviation: none but those of every corruption.
     """
+
+    group: ClassVar[Group] = "weather"
 
     small: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.30)
     large: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)

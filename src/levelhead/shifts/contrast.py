@@ -1,12 +1,13 @@
 """Less contrast: values move towards the mean of their channel."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption
+from levelhead.shifts._base import Corruption, Group
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class Contrast(Corruption[float]):
 
     Images (batch, channel, height, width) in [0, 1]. No deviation from the original but those of every corruption.
     """
+
+    group: ClassVar[Group] = "digital"
 
     small: tuple[float, ...] = (0.75, 0.5, 0.4, 0.3, 0.15)
     large: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1, 0.05)

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption
+from levelhead.shifts._base import Corruption, Group
 
 FEW_TAPS = (
     5  # up to this side, adding shifted images beats a Fourier transform (measured on one core, 32 to 224 pixels)
@@ -27,6 +28,8 @@ class DefocusBlur(Corruption[tuple[float, float]]):
     Deviation: taps below 1e-8, which float32 cannot add, are left out. As in the original, the two largest disks reach
     the border of their grid, whose mirror makes them sum to 1.013 and 1.011: those two brighten a little.
     """
+
+    group: ClassVar[Group] = "blur"
 
     small: tuple[tuple[float, float], ...] = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))
     large: tuple[tuple[float, float], ...] = ((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5))

@@ -1,44 +1,39 @@
 """Noisy measurements: Gaussian noise on every feature of a table, in units of the feature's own spread."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import SEVERITIES, check_severity, standard_normal
+from levelhead.shifts._base import standard_normal
+from levelhead.shifts._tabular import TableShift, moment, numbers, spread
 
 
 @dataclass(frozen=True)
-class FeatureNoise:
+class FeatureNoise(TableShift):
     """x + c scale N(0, 1), independent over features; c doubles with each severity.
 
-    x (batch, feature) in the features' own units. `scale`: one standard deviation a feature, best those of the training
-    rows; None takes those of the rows given, so hand over the whole split then. Features that never vary stay as they
-    are. Not of a paper: the tabular sibling of GaussianNoise, with our constants.
+    x (batch, feature) in the features' own units. `scale`: one standard deviation a feature; None takes those of the
+    training rows in an evaluation, and those of the rows given elsewhere. Features that never vary stay as they are.
+    Not of a paper: the tabular sibling of GaussianNoise, with our constants.
     """
-
-    kind: ClassVar[Literal["image", "tabular"]] = "tabular"
-    severities: ClassVar[tuple[int, ...]] = SEVERITIES
 
     levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
     scale: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.levels) != len(self.severities):
-            raise ValueError(f"FeatureNoise: levels wants {len(self.severities)} constants, got {self.levels}")
+        super().__post_init__()
         if self.scale is not None and min(self.scale, default=0.0) < 0:
             raise ValueError(f"FeatureNoise: scale wants standard deviations of at least 0, got {self.scale}")
 
-    def __call__(
-        self, x: Float[Tensor, "batch feature"], severity: int, generator: torch.Generator
+    def measured(self, x: Float[Tensor, "example feature"]) -> Self:
+        """See `TableShift`."""
+        return self if self.scale is not None else replace(self, scale=numbers(spread(x)))
+
+    def moved(
+        self, x: Float[Tensor, "batch feature"], level: float, generator: torch.Generator
     ) -> Float[Tensor, "batch feature"]:
-        """The noisy rows; 0 returns them as they are. Raises ValueError where `scale` does not match the features."""
-        check_severity(self, severity)
-        if severity == 0:
-            return x
-        if self.scale is not None and len(self.scale) != x.shape[-1]:
-            raise ValueError(f"FeatureNoise: scale has {len(self.scale)} numbers, x has {x.shape[-1]} features")
-        scale = x.std(0, correction=0) if self.scale is None else x.new_tensor(self.scale)
-        return x + self.levels[severity - 1] * scale * standard_normal(x, generator)
+        """The noisy rows. Raises ValueError where `scale` does not match the features."""
+        return x + level * moment(self, "scale", self.scale, spread(x)) * standard_normal(x, generator)

@@ -1,12 +1,13 @@
 """Gaussian noise on every channel value, as a sensor in low light makes it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption, standard_normal
+from levelhead.shifts._base import Corruption, Group, standard_normal
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class GaussianNoise(Corruption[float]):
 
     Images (batch, channel, height, width) in [0, 1]. No deviation from the original but those of every corruption.
     """
+
+    group: ClassVar[Group] = "noise"
 
     small: tuple[float, ...] = (0.04, 0.06, 0.08, 0.09, 0.10)
     large: tuple[float, ...] = (0.08, 0.12, 0.18, 0.26, 0.38)

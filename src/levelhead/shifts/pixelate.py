@@ -2,12 +2,13 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption
+from levelhead.shifts._base import Corruption, Group
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Pixelate(Corruption[float]):
     Pillow gives: a small pixel is the mean of the whole pixels whose centres it covers, columns before rows, each mean
     rounded to 8 bits. Hendrycks and Dietterich, arXiv 1903.12261. Deviation: none; images need not be square.
     """
+
+    group: ClassVar[Group] = "digital"
 
     small: tuple[float, ...] = (0.95, 0.9, 0.85, 0.75, 0.65)
     large: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.25)

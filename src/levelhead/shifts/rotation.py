@@ -23,6 +23,7 @@ class Rotation:
     """
 
     kind: ClassVar[Literal["image", "tabular"]] = "image"
+    group: ClassVar[str] = "geometric"
     severities: ClassVar[tuple[int, ...]] = tuple(range(15, 181, 15))
     reference: ClassVar[Reference] = Reference(
         "Ovadia et al.",

@@ -1,12 +1,13 @@
 """Shot noise: the counts of a sensor that sees few photons."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.shifts._base import Corruption
+from levelhead.shifts._base import Corruption, Group
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class ShotNoise(Corruption[float]):
 
     Images (batch, channel, height, width) in [0, 1]. No deviation from the original but those of every corruption.
     """
+
+    group: ClassVar[Group] = "noise"
 
     small: tuple[float, ...] = (500.0, 250.0, 100.0, 75.0, 50.0)
     large: tuple[float, ...] = (60.0, 25.0, 12.0, 5.0, 3.0)
