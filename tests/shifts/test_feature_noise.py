@@ -31,3 +31,9 @@ def test_bad_constants_are_named() -> None:
         FeatureNoise(scale=(-1.0,))
     with pytest.raises(ValueError, match="3 numbers, x has 2"):
         FeatureNoise(scale=(1.0, 1.0, 1.0))(torch.zeros(4, 2), 1, torch.Generator())
+
+
+def test_training_rows_say_the_scale() -> None:
+    shift = FeatureNoise().measured(torch.tensor([[0.0, 0.0], [2.0, 6.0]]))
+    assert shift.scale == (1.0, 3.0)
+    assert shift.measured(torch.zeros(4, 2)) == shift  # what was given stays
