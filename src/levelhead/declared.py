@@ -20,7 +20,7 @@ class Hint(NamedTuple):
 
 
 class Declared(nn.Module):
-    """A layer with declarations. `hints` maps its own parameters' names to optimiser settings."""
+    """A layer with declarations. `hints` maps names of parameters, from this layer on, to optimiser settings."""
 
     hints: ClassVar[Mapping[str, Hint]] = {}
 
@@ -44,6 +44,7 @@ class Stochastic(Declared):
 
     sampling: bool = False  # set by the network around a pass that wants samples
     muted: bool = False  # set by `still`
+    blocks: int = 1  # (member sample) blocks in the leading axis; set by the network around a pass
 
     @property
     def drawing(self) -> bool:

@@ -43,7 +43,16 @@ class Note(NamedTuple):
 class _Stage(NamedTuple):
     module: nn.Module
     membered: bool
-    stochastic: bool
+    drawing: tuple[Stochastic, ...]
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(self.drawing)
+
+    def expect(self, blocks: int) -> None:
+        """Tell the layers that draw how many (member sample) blocks the leading axis holds."""
+        for layer in self.drawing:
+            layer.blocks = blocks
 
 
 class Network(nn.Module):
@@ -153,6 +162,7 @@ class Network(nn.Module):
                     outer = members if tiled_members else 1
                     z = repeat(z, "(outer b) ... -> (outer sample b) ...", outer=outer, sample=samples)
                     tiled_samples = True
+                stage.expect((members if tiled_members else 1) * (samples if tiled_samples else 1))
                 z = stage.module(z)
         if self.channel != -1:
             z = z.movedim(self.channel, -1)
@@ -175,6 +185,9 @@ class Network(nn.Module):
     ) -> Float[Tensor, "row *batch output"]:
         """Outputs of the head for features of every row."""
         with self._prepared(hyper, z.shape[1], num_samples):
+            for layer in self.head.modules():
+                if isinstance(layer, Stochastic):
+                    layer.blocks = z.shape[0]
             outputs = self.head(z.flatten(0, 1))
         return rearrange(outputs, "(row b) ... -> row b ...", row=z.shape[0])
 
@@ -200,16 +213,13 @@ class Network(nn.Module):
 
     def _plan(self) -> tuple[_Stage, ...]:
         if self._stages is None:
-            stages = self.features
-            # not children(): it would list a stage that stands twice once
-            modules = list(stages) if type(stages) is nn.Sequential else [stages]
             self._stages = tuple(
                 _Stage(
                     module,
                     any(isinstance(child, Membered) for child in module.modules()),
-                    any(isinstance(child, Stochastic) for child in module.modules()),
+                    tuple(child for child in module.modules() if isinstance(child, Stochastic)),
                 )
-                for module in modules
+                for module in _steps(self.features)
             )
         return self._stages
 
@@ -389,6 +399,15 @@ class Network(nn.Module):
         return network
 
 
+def _steps(module: nn.Module) -> list[nn.Module]:
+    """The modules that run one after the other, sequences taken apart down to the first place where rows differ."""
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    if type(module) is not nn.Sequential or hooked or not any(isinstance(m, Declared) for m in module.modules()):
+        return [module]
+    # not children(): it would list a stage that stands twice once
+    return [step for child in module for step in _steps(child)]
+
+
 def build(backbone: Backbone, surgery: tuple[Surgery, ...], signature: Signature) -> Network:
     """The backbone after its surgeries, in order, with its origin written down. Draws from torch's global stream."""
     network = backbone(signature)
@@ -438,9 +457,10 @@ def groups(network: Network, *, lr: float, weight_decay: float) -> list[dict[str
     hints: dict[nn.Parameter, Hint] = {}
     for module in network.modules():
         if isinstance(module, Declared):
-            for name, parameter in module.named_parameters(recurse=False):
-                if name in module.hints:
-                    hints[parameter] = module.hints[name]
+            wanted = module.hints
+            for name, parameter in module.named_parameters() if wanted else ():
+                if name in wanted:
+                    hints[parameter] = wanted[name]
     grouped: dict[Hint, list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
