@@ -62,6 +62,25 @@ def brier(log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *,
     return residual.square().sum(-1).mean()
 
 
+def brier_skill(
+    log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *, void: int | None = None
+) -> Scalar:
+    """1 - Brier / Brier of predicting these rows' own label shares, in (-inf, 1]: 0 is no better than the shares.
+
+    NaN where one label alone occurs: its share is a perfect prediction.
+    """
+    terms = brier_decomposition(log_probs, y, void=void)
+    shares = torch.where(terms.uncertainty > 1e-12, terms.uncertainty, torch.nan)
+    return 1 - brier(log_probs, y, void=void) / shares
+
+
+def spherical(log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *, void: int | None = None) -> Scalar:
+    """Spherical score mean p_y / |p|_2, in [0, 1]; proper, and here higher is better."""
+    log_probs, y = labelled_rows(log_probs, y, void=void)
+    probs = log_probs.exp()
+    return (probs[torch.arange(len(y), device=y.device), y] / probs.norm(dim=-1)).mean()
+
+
 class BrierTerms(NamedTuple):
     """brier = uncertainty - resolution + reliability + within_variance - within_covariance, exactly."""
 
@@ -98,6 +117,27 @@ def brier_decomposition(
         within_variance=probs_within.square().sum(-1).mean(),
         within_covariance=2 * (probs_within * labels_within).sum(-1).mean(),
     )
+
+
+class ReferenceBrierTerms(NamedTuple):
+    """The three numbers of Ovadia et al.'s code, which do not add up to a score; see `brier_terms_of_ovadia`."""
+
+    uncertainty: Scalar
+    resolution: Scalar
+    reliability: Scalar
+
+
+def brier_terms_of_ovadia(
+    log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *, void: int | None = None
+) -> ReferenceBrierTerms:
+    """The decomposition as the code of Ovadia et al. (arXiv 1906.02530) has it, for comparison with its tables.
+
+    uncertainty -|o|^2 (one less than ours); resolution as ours; reliability mean_i |d_g(i) - p_i|^2. Their
+    uncertainty - resolution + reliability differs from their Brier score (which is one less than ours, too) by
+    `brier_decomposition`'s within_covariance.
+    """
+    terms = brier_decomposition(log_probs, y, void=void)
+    return ReferenceBrierTerms(terms.uncertainty - 1, terms.resolution, terms.reliability + terms.within_variance)
 
 
 def _log_prob_of_label(log_probs: Tensor, y: Tensor, *, void: int | None) -> Float[Tensor, " row"]:

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from levelhead.types import Scalar
@@ -16,6 +16,16 @@ def disagreement(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
     num = _at_least_two(log_probs)
     votes = F.one_hot(log_probs.argmax(-1), log_probs.shape[-1]).sum(0).double()
     return 1 - (votes * (votes - 1)).sum(-1).mean() / (num * (num - 1))
+
+
+def normalised_disagreement(log_probs: Float[Tensor, "member *batch class"], y: Int[Tensor, "*batch"]) -> Scalar:
+    """Disagreement divided by the members' mean error rate; NaN where no member errs.
+
+    Members that err independently, each in its own way, come near 2 - error; copies give 0. Fort et al.,
+    arXiv 1912.02757.
+    """
+    error = (log_probs.argmax(-1) != y).double().mean()
+    return disagreement(log_probs) / torch.where(error > 0, error, torch.nan)
 
 
 def variation_ratio(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
@@ -37,6 +47,30 @@ def pairwise_kl(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
     cross = torch.where(mass > 0, mass * logs, 0.0)  # nobody's class: 0 * -inf
     pairs = (num * own - cross).sum(-1) / (num * (num - 1))
     return pairs.clamp_min(0.0).mean()  # equal members leave rounding of either sign
+
+
+def pairwise_js(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
+    """Mean over pairs i < j and rows of the Jensen-Shannon divergence H((p_i + p_j) / 2) - (H(p_i) + H(p_j)) / 2.
+
+    In nats, in [0, log 2]; finite where KL is not. Time grows with the square of the members.
+    """
+    num = _at_least_two(log_probs)
+    probs = log_probs.double().exp()
+    entropy = torch.special.entr(probs).sum(-1)
+    total = probs.new_zeros(())
+    for i in range(num - 1):
+        mixed = torch.special.entr((probs[i] + probs[i + 1 :]) / 2).sum(-1)
+        total = (
+            total + (mixed - (entropy[i] + entropy[i + 1 :]) / 2).clamp_min(0.0).reshape(num - 1 - i, -1).mean(1).sum()
+        )
+    return total / (num * (num - 1) / 2)
+
+
+def pairwise_cosine(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
+    """Mean over pairs of members and rows of the cosine between their probabilities, in [0, 1]: 1 for equal members."""
+    num = _at_least_two(log_probs)
+    unit = F.normalize(log_probs.double().exp(), dim=-1)
+    return ((unit.sum(0).square().sum(-1) - num) / (num * (num - 1))).mean()
 
 
 def _at_least_two(log_probs: Tensor) -> int:

@@ -6,7 +6,7 @@ Results are float64 means over rows and targets in the targets' units; a joint d
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -124,14 +124,16 @@ def central_coverage(cdf: Float[Tensor, "*batch target"], *, level: float = 0.95
     return _coverage((cdf - 0.5).abs() <= level / 2, level)
 
 
-def quantile_calibration_error(cdf: Float[Tensor, "*batch target"], *, levels: int = 99) -> Scalar:
-    """Mean over `levels` evenly spaced t in (0, 1) of |share of F(y) <= t - t|, in [0, 1/2].
+def quantile_calibration_error(
+    cdf: Float[Tensor, "*batch target"], *, levels: int = 99, norm: Literal["l1", "l2"] = "l1"
+) -> Scalar:
+    """Mean over `levels` evenly spaced t in (0, 1) of |share of F(y) <= t - t|, in [0, 1/2]; "l2": root mean square.
 
     One-sided quantiles, as Kuleshov et al. (arXiv 1807.00263): a biased mean shows, which central intervals can hide.
     """
     t = torch.arange(1, levels + 1, dtype=torch.float64, device=cdf.device) / (levels + 1)
     reached = torch.searchsorted(cdf.double().flatten().sort().values, t, right=True) / cdf.numel()
-    return (reached - t).abs().mean()
+    return (reached - t).abs().mean() if norm == "l1" else (reached - t).square().mean().sqrt()
 
 
 def sharpness(
