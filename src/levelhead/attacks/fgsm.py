@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ascent import Loss, allowed, ascent, check, check_differentiable
+from levelhead.attacks._ball import Ball, Norm
+from levelhead.attacks._loss import Loss, check_loss
+from levelhead.attacks._victim import Victim, check_counts, facing
 from levelhead.predictor import Predictor
 from levelhead.types import Reference, Targets
 
@@ -16,9 +18,10 @@ from levelhead.types import Reference, Targets
 class FGSM:
     """x' = clip(x + eps sign(grad_x loss)), loss = -log p(y | x) of the deployed mixture. arXiv 1412.6572.
 
-    eps     radius in the largest coordinate, in the units of x (pixels in [0, 1]).
+    eps     radius, in the units of x (pixels in [0, 1]).
+    norm    "linf": of the largest coordinate; "l2": of the whole row, and the step is eps g / |g|.
     bounds  of the inputs.
-    loss    "ce", or "margin" = max_{k != y} log p_k - log p_y.
+    loss    "ce"; "margin" = max_{k != y} log p_k - log p_y; "dlr" = margin / (z_(1) - z_(3)), of 3 classes or more.
     draws   calls of a stochastic predictor that a gradient is the mean of.
 
     x (batch, *input) and labels y (batch,); where the gradient is zero nothing moves. Draws nothing itself.
@@ -29,17 +32,29 @@ class FGSM:
         "Goodfellow, Shlens & Szegedy", 2015, arxiv="1412.6572", title="Explaining and harnessing adversarial examples"
     )
     eps: float = 8 / 255
+    norm: Norm = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
     loss: Loss = "ce"
     draws: int = 1
 
     def __post_init__(self) -> None:
-        check("FGSM", eps=self.eps, bounds=self.bounds, draws=self.draws, loss=self.loss)
+        self.ball.check("FGSM")
+        check_loss("FGSM", self.loss)
+        check_counts("FGSM", draws=self.draws)
+
+    @property
+    def ball(self) -> Ball:
+        """Where x' may be."""
+        return Ball(self.eps, self.norm, self.bounds)
 
     def __call__(
         self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
     ) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""
-        check_differentiable(predictor)
-        gradient = ascent(predictor, x, y, loss=self.loss, draws=self.draws).gradient
-        return allowed(x + self.eps * gradient.sign(), x, self.eps, self.bounds).detach()
+        with facing(predictor, x, y, generator) as victim:
+            return self.on(victim)
+
+    def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
+        """See `Attack`."""
+        gradient = victim.ascent(victim.x, victim.rows, loss=self.loss, draws=self.draws).gradient
+        return self.ball.project(victim.x + self.eps * self.ball.steepest(gradient), victim.x)
