@@ -150,7 +150,7 @@ def sweep_ece(
         chosen = ends
     size = chosen.diff()
     gap = (hits[chosen].diff() - conf[chosen].diff()) / size
-    share = size / num
+    share = size.double() / num
     error = (share * gap.abs()).sum() if norm == "l1" else (share * gap.square()).sum().sqrt()
     return Sweep(error, len(size))
 

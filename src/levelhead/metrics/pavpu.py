@@ -46,7 +46,7 @@ def pavpu(
     neither = (~accurate & ~certain).sum(-1)
     return PAvPU(
         thresholds.double(),
-        (both + neither) / float(len(u)),
+        (both + neither).double() / len(u),
         both / certain.sum(-1).double(),
         neither / (~accurate).sum().double(),
     )

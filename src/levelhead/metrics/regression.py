@@ -132,7 +132,7 @@ def quantile_calibration_error(
     One-sided quantiles, as Kuleshov et al. (arXiv 1807.00263): a biased mean shows, which central intervals can hide.
     """
     t = torch.arange(1, levels + 1, dtype=torch.float64, device=cdf.device) / (levels + 1)
-    reached = torch.searchsorted(cdf.double().flatten().sort().values, t, right=True) / cdf.numel()
+    reached = torch.searchsorted(cdf.double().flatten().sort().values, t, right=True).double() / cdf.numel()
     return (reached - t).abs().mean() if norm == "l1" else (reached - t).square().mean().sqrt()
 
 

@@ -29,7 +29,7 @@ def interval_calibration_error(
     """
     t = torch.arange(1, levels + 1, dtype=torch.float64, device=cdf.device) / (levels + 1)
     reach = (2 * (cdf.double().flatten() - 0.5).abs()).sort().values
-    covered = torch.searchsorted(reach, t, right=True) / cdf.numel()
+    covered = torch.searchsorted(reach, t, right=True).double() / cdf.numel()
     return (covered - t).abs().mean() if norm == "l1" else (covered - t).square().mean().sqrt()
 
 
@@ -69,7 +69,7 @@ def pit_test(cdf: Float[Tensor, "*batch target"]) -> Uniformity:
 
 
 class SpreadBins(NamedTuple):
-    """Rows in equal-mass bins of their standard deviation: root mean square error promised and seen, and their number."""
+    """Rows in equal-mass bins of their standard deviation: RMS error promised and seen, and their number."""
 
     predicted: Float[Tensor, " bin"]
     seen: Float[Tensor, " bin"]
@@ -112,7 +112,7 @@ def uce(std: Float[Tensor, " row"], error: Float[Tensor, " row"], *, bins: int =
     learning".
     """
     table = spread_bins(std, error, bins=bins)
-    return (table.rows / len(std) * (table.predicted.square() - table.seen.square()).abs()).sum()
+    return (table.rows.double() / len(std) * (table.predicted.square() - table.seen.square()).abs()).sum()
 
 
 def spread_variation(std: Float[Tensor, " row"]) -> Scalar:
