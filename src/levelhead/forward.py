@@ -26,12 +26,12 @@ class Forward:
         """The clean outputs, with their graph; computed when first asked for."""
         if self._outputs is None:
             self._remember_noise()
-            self._outputs = self.network(self.batch.x, hyper=self.batch.hyper)
+            self._outputs = self._pass(self.batch.x)
         return self._outputs
 
     def on(self, **changes: Any) -> "Forward":
-        """The same step on another x, y or hyper. Outputs are kept unless x or hyper changes."""
-        kept = None if {"x", "hyper"} & set(changes) else self._outputs
+        """The same step on another x, y, index, hyper or per_member. Outputs are kept where they stay the same."""
+        kept = None if {"x", "hyper", "per_member"} & set(changes) else self._outputs
         return Forward(
             self.network, self.batch._replace(**changes), outputs=kept, noise=self._noise if kept is not None else None
         )
@@ -40,7 +40,7 @@ class Forward:
         """Outputs of a side pass at x: same hyper, same noise as the clean pass, no statistic moves."""
         self._remember_noise()
         with side_pass(self.network, self._noise):
-            return self.network(x, hyper=self.batch.hyper)
+            return self._pass(x)
 
     def given(self, outputs: Float[Tensor, "row *batch output"]) -> "Forward":
         """The same step with outputs that a joint pass already made."""
@@ -52,6 +52,9 @@ class Forward:
         if x.requires_grad:
             return self
         return type(self)(self.network, self.batch._replace(x=x.detach().requires_grad_(True)))
+
+    def _pass(self, x: Tensor) -> Tensor:
+        return self.network(x, hyper=self.batch.hyper, per_member=self.batch.per_member)
 
     def _remember_noise(self) -> None:
         if self._noise is None:

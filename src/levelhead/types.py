@@ -58,18 +58,20 @@ class Batch(NamedTuple):
     y      labels int (*member, batch, *site), soft labels or targets float (..., batch, *site, class or target).
     index  int (batch,): the place of each row in its split.
     hyper  float (member, batch, hyper): a draw of hyper-parameters for every row, or None.
+    per_member  whether x and index hold (member batch) rows, member-major, each seen by its member alone.
     """
 
     x: Float[Tensor, "batch *input"]
     y: Targets
     index: Int[Tensor, " batch"]  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a batch
     hyper: Float[Tensor, "member batch hyper"] | None = None
+    per_member: bool = False
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
         """The batch on `device`; `dtype` applies to floating tensors only."""
         y = self.y.to(device, dtype) if self.y.is_floating_point() else self.y.to(device)
         hyper = None if self.hyper is None else self.hyper.to(device, dtype)
-        return Batch(self.x.to(device, dtype), y, self.index.to(device), hyper)
+        return Batch(self.x.to(device, dtype), y, self.index.to(device), hyper, self.per_member)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
-"""What every regulariser must do, with one member and with three, alone and around another."""
+"""What every regulariser must do, with one member and with three, alone and around another.
+
+A regulariser that refuses a plain network is tested after the one surgery that it needs.
+"""
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
@@ -40,6 +44,27 @@ def membered(num_members: int, task: Task = LABELLED) -> Network:
     return network.declare(num_members=num_members, num_samples=2)
 
 
+@cache
+def company(regulariser: Any) -> tuple[Any, ...]:
+    """The surgery without which a regulariser refuses every network; none where it needs none."""
+    texts = []
+    for surgery in ((), *((spec,) for spec in specs("surgeries"))):
+        found, text = attempt(lambda surgery=surgery: objective_of([regulariser], made("mlp", *surgery)))
+        if found is not None:
+            return surgery
+        texts.append(text)
+    raise AssertionError(f"{regulariser} refuses everything: {texts}")
+
+
+def accepted(network: Network, *regularisers: Any, task: Task = LABELLED) -> Network:
+    """The network after the surgeries that these regularisers still need."""
+    for regulariser in regularisers:
+        if attempt(lambda given=regulariser, to=network: objective_of([given], to, task))[0] is None:
+            for surgery in company(regulariser):
+                network = surgery(network)
+    return network
+
+
 def batch(task: Task) -> Batch:
     return next(task.train.ordered(16))
 
@@ -60,7 +85,7 @@ def value(regularisers: list[Any], network: Network, task: Task = LABELLED) -> T
 @pytest.mark.parametrize("num_members", [1, 3])
 @pytest.mark.parametrize("task", TASKS)
 def test_the_objective_is_one_finite_number_and_its_gradient_reaches_every_parameter(regulariser, num_members, task):
-    network = membered(num_members)
+    network = accepted(membered(num_members), regulariser)
     loss = value([regulariser], network, TASKS[task])
     assert loss.shape == ()
     assert loss.isfinite()
@@ -74,7 +99,7 @@ def test_the_objective_is_one_finite_number_and_its_gradient_reaches_every_param
 @each_regulariser
 @pytest.mark.parametrize("style", STYLES)
 def test_it_trains_every_style_of_network(regulariser, style):
-    network = made(style)
+    network = made(style, *company(regulariser))
     value([regulariser], network).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
@@ -85,7 +110,7 @@ def test_equal_noise_gives_equal_objectives(regulariser):
         torch.manual_seed(5)
         return value([regulariser], network)
 
-    network = membered(3)
+    network = accepted(membered(3), regulariser)
     state = {n: t.clone() for n, t in network.state_dict().items()}
     first = drawn()
     network.load_state_dict(state)
@@ -94,7 +119,9 @@ def test_equal_noise_gives_equal_objectives(regulariser):
 
 @each_regulariser
 def test_two_fits_from_one_spec_agree(regulariser):
-    recipe = Recipe(backbone=STYLES["mlp-norm"], regularisers=(regulariser,), sampler=SGD2)
+    recipe = Recipe(
+        backbone=STYLES["mlp-norm"], surgery=company(regulariser), regularisers=(regulariser,), sampler=SGD2
+    )
     first, again = (recipe.fit(PARTLY, 3).state_dict() for _ in range(2))
     assert all(torch.equal(t, again[key]) for key, t in first.items())
 
@@ -102,7 +129,7 @@ def test_two_fits_from_one_spec_agree(regulariser):
 @each_regulariser
 @pytest.mark.parametrize("other", REGULARISERS, ids=name)
 def test_it_composes_outside_another(regulariser, other):
-    network = membered(3)
+    network = accepted(membered(3), regulariser, other)
     loss = value([regulariser, other], network)
     loss.backward()
     assert loss.isfinite()
@@ -112,7 +139,7 @@ def test_it_composes_outside_another(regulariser, other):
 @each_regulariser
 def test_what_it_is_given_is_part_of_it(regulariser):
     """Middleware: the inner objective is called, and its gradient counts."""
-    network = membered(1).train()
+    network = accepted(membered(1), regulariser).train()
     (term,) = objective_of([regulariser], network)[1]
     scale = torch.ones((), requires_grad=True)
     calls = []
@@ -129,7 +156,7 @@ def test_what_it_is_given_is_part_of_it(regulariser):
 
 @each_regulariser
 def test_the_batch_and_the_mode_are_left_alone(regulariser):
-    network = membered(3).train()
+    network = accepted(membered(3), regulariser).train()
     held = batch(LABELLED)
     x, y = held.x.clone(), held.y.clone()
     objective, terms = objective_of([regulariser], network)
@@ -145,7 +172,7 @@ def test_the_batch_and_the_mode_are_left_alone(regulariser):
 
 @each_regulariser
 def test_it_may_be_called_several_times_a_step(regulariser):
-    network = membered(1).train()
+    network = accepted(membered(1), regulariser).train()
     (term,) = objective_of([regulariser], network)[1]
     forward = Forward(network, batch(LABELLED))
     values = [term(network_loss, forward.on(y=forward.batch.y.roll(k))) for k in range(3)]
@@ -158,7 +185,7 @@ def test_its_state_goes_on_where_it_stopped(regulariser, task):
     def term_of(network: Network) -> Any:
         return objective_of([regulariser], network, TASKS[task])[1][0]
 
-    network = membered(1).train()
+    network = accepted(membered(1), regulariser).train()
     one, other = term_of(network), term_of(network)
     for _ in range(2):
         one(network_loss, Forward(network, batch(LABELLED)))
@@ -174,7 +201,7 @@ def test_its_state_goes_on_where_it_stopped(regulariser, task):
 
 @each_regulariser
 def test_soft_labels_are_read_or_refused_with_advice(regulariser):
-    network = membered(3).train()
+    network = accepted(membered(3), regulariser).train()
     soft = nn.functional.one_hot(batch(LABELLED).y, 3).float()
     objective, _ = objective_of([regulariser], network)
     loss, _ = attempt(lambda: objective(Forward(network, batch(LABELLED)._replace(y=soft))))
@@ -186,11 +213,11 @@ def test_soft_labels_are_read_or_refused_with_advice(regulariser):
 def test_other_targets_are_understood_or_refused_with_advice(regulariser, task):
     def loss() -> Tensor:
         if task.name == "line":
-            return value([regulariser], membered(3, task), task)
+            return value([regulariser], accepted(membered(3, task), regulariser, task=task), task)
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU())
         pixels = Network(features, nn.Linear(6, 2), task.signature, channel=1)
-        return value([regulariser], pixels, task)
+        return value([regulariser], accepted(pixels, regulariser, task=task), task)
 
     found, _ = attempt(loss)
     assert found is None or found.isfinite()
@@ -198,7 +225,7 @@ def test_other_targets_are_understood_or_refused_with_advice(regulariser, task):
 
 @each_regulariser
 def test_a_fit_takes_any_precision(regulariser):
-    recipe = Recipe(backbone=STYLES["mlp"], regularisers=(regulariser,), sampler=SGD2)
+    recipe = Recipe(backbone=STYLES["mlp"], surgery=company(regulariser), regularisers=(regulariser,), sampler=SGD2)
     predictor = recipe.fit(LABELLED, 0, Runtime(dtype=torch.float64))
     assert {p.dtype for p in predictor.parameters()} == {torch.float64}
     assert predictor(LABELLED.test.x.double() / 255).probs.isfinite().all()
