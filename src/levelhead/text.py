@@ -12,11 +12,12 @@ import inspect
 from typing import Any
 
 from levelhead.catalogue import family_of, find, name_of, names, recipes, unknown
+from levelhead.hyper_deep import HyperDeepEnsemble
 from levelhead.recipe import DeepEnsemble, Fit, Recipe
 from levelhead.types import LevelheadError
 from levelhead.values import coerce, field_types, fits, snake
 
-COMBINATORS: dict[str, type] = {snake(cls.__name__): cls for cls in (DeepEnsemble,)}
+COMBINATORS: dict[str, type] = {snake(cls.__name__): cls for cls in (DeepEnsemble, HyperDeepEnsemble)}
 FAMILIES = ("backbones", "surgeries", "objectives", "samplers", "posthoc")
 FIELD = {"surgeries": "surgery", "objectives": "regularisers", "posthoc": "posthoc"}
 
@@ -251,7 +252,7 @@ def _spelled(term: ast.expr, text: str) -> tuple[str, list[Any], dict[str, Any]]
 
 def _value(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name | ast.Call):
-        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks"))
+        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "spaces"))
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_value(item, text) for item in node.elts)
     try:

@@ -46,6 +46,7 @@ class Runtime:
     report              called after each epoch.
     workers             processes of one thread that fit independent members side by side.
     path                which part of a nested fit this is.
+    shared              where searches keep their trials, for other searches to find; None: in `folder`.
     """
 
     device: str = "cpu"
@@ -56,6 +57,7 @@ class Runtime:
     checkpoint_seconds: float = 20.0
     report: Callable[[Progress], None] | None = None
     path: tuple[str, ...] = ()
+    shared: Path | None = None
 
     def inside(self, part: str) -> Self:
         """The runtime of a part of this fit, in a folder of its own."""

@@ -20,6 +20,7 @@ FAMILIES = {
     "samplers": "Samplers: train the weights",
     "posthoc": "Post-hoc steps: after training, on the calibration rows",
     "combinators": "Combinators: wrap everything left of them",
+    "spaces": "Spaces: what a search draws (inside hyper_deep_ensemble)",
     "evaluations": "Suites: what is measured (--suite)",
     "shifts": "Shifts: part of the suite `shift`",
     "attacks": "Attacks",

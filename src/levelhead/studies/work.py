@@ -137,7 +137,8 @@ def _fitted(cell: Cell, task: Task, orders: Orders, status: Status) -> tuple[Pre
         return load(place, trust=("*",)).to(orders.device), status  # written below, by us
     _warm()
     started = time.monotonic()
-    runtime = Runtime(device=orders.device, workers=orders.workers, folder=cell.folder)
+    trials = cell.folder.parent.parent / "trials"  # of one task: searches with other sizes go on from them
+    runtime = Runtime(device=orders.device, workers=orders.workers, folder=cell.folder, shared=trials)
     predictor = cell.fit.fit(task, cell.seed, runtime, rehearsed=True)
     status = replace(status, seconds=round(status.seconds + time.monotonic() - started, 3))
     store.write_status(cell.folder, status)
