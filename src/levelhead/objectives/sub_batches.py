@@ -24,8 +24,8 @@ class SubBatches(Stateless):
 
     The scheme of the BatchEnsemble paper's section 3.1 and of Masksembles' training; both then train longer (50 % more
     epochs, or larger batches). Without this objective every member sees every row. It belongs first: terms behind it
-    act on the rows as they are shared out. A batch that the members do not divide is filled up with its first rows; one that is
-    shared out already stays as it is.
+    act on the rows as they are shared out. A batch that the members do not divide is filled up with its first rows; one
+    that is shared out already stays as it is.
 
     Raises CannotCompose on networks with one member. Wen, Tran & Ba, arXiv 2002.06715; Durasov et al., 2012.08334.
     """
