@@ -66,6 +66,7 @@ class ClassBeliefs:
     y: Int[Tensor, " row"]
     log_density: Float[Tensor, " row"] | None = None
     sets: Bool[Tensor, "row class"] | None = None
+    accepted: Bool[Tensor, " row"] | None = None
     detectors: Mapping[str, Float[Tensor, " row"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class TargetBeliefs:
     means, variances  (member, row, target); log_weights (member,).
     total, aleatoric, epistemic  (row,): variances, summed over targets.
     y  (row, target).
-    log_density, detectors  as in `ClassBeliefs`.
+    log_density, accepted, detectors  as in `ClassBeliefs`; intervals as in `Predictive`, or None.
     """
 
     means: Float[Tensor, "member row target"]
@@ -145,6 +146,8 @@ class TargetBeliefs:
             "epistemic": belief.epistemic().float().reshape(-1),
             "y": rearrange(y.float(), "... t -> (...) t"),
             "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
+            "intervals": None if belief.intervals is None else _flat_intervals(belief.intervals),
+            "accepted": None if belief.accepted is None else belief.accepted.reshape(-1),
             **flat_detectors(detectors),
         }
         return cls(**_gathered(_at_rest(flat)))
@@ -197,6 +200,17 @@ class Source(Protocol):
         """All rows in order."""
 
 
+class Portion(Protocol):
+    """Some rows of one or several sets, read once for all of them."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The sets."""
+
+    def batches(self, size: int, device: torch.device) -> Iterator[tuple[str, Batch]]:
+        """Batches of at most `size` rows: set by set in the order of `keys`, each set's rows in order."""
+
+
 class Predict(Protocol):
     """The beliefs about a source, stored under `key` and remembered, so that ten metrics cost one pass."""
 
@@ -205,6 +219,13 @@ class Predict(Protocol):
 
         remember  False where nobody will ask again.
         labelled  False where y says nothing (out-of-distribution sets), so that no row is void.
+        """
+
+    def portions(self, suite: str, about: Any, portions: Sequence[Portion]) -> Iterator[tuple[str, Beliefs]]:
+        """The beliefs about every set that occurs in the portions, stored under its key, one set after the other.
+
+        What an earlier call left of this suite is not computed again, if it was `about` the same (plain JSON) and the
+        first set of the first portion comes out the same. No more is held than a portion, then one set.
         """
 
 
@@ -305,7 +326,11 @@ def write(beliefs: Beliefs, key: str, folder: Path) -> Path:
 
 def read(path: Path) -> Beliefs:
     """Beliefs from a file of `write`."""
-    tensors = load_file(path)
+    return from_named(load_file(path))
+
+
+def from_named(tensors: Mapping[str, Tensor]) -> Beliefs:
+    """Beliefs from their `tensors()`."""
     if "log_probs" in tensors:
         return ClassBeliefs(**_gathered(tensors))
     return TargetBeliefs(**_gathered({name: t for name, t in tensors.items() if name not in ("mean", "variance")}))

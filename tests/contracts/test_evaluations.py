@@ -63,6 +63,11 @@ def test_stored_beliefs_score_as_passes_do(spec, predictor, task):
             held[key] = super().__call__(key, source, **how)
             return held[key]
 
+        def portions(self, *what):
+            for key, beliefs in super().portions(*what):
+                held[key] = beliefs
+                yield key, beliefs
+
     found = spec(predictor, task, Recording(predictor, task))
     rescored = spec.score(held)
     assert rescored == (found if held else [])

@@ -5,15 +5,21 @@ import pytest
 import torch
 from echo import Echo, logits_task
 
+from levelhead.backbones.resnet import ResNet
 from levelhead.beliefs import join, of_batch
 from levelhead.catalogue import parts
 from levelhead.evaluation import records
+from levelhead.evaluations import shift as module
 from levelhead.evaluations.shift import BLOCK, Shift
+from levelhead.predictor import Point
 from levelhead.shifts.feature_noise import FeatureNoise
+from levelhead.shifts.frequency_noise import FrequencyNoise
 from levelhead.shifts.gaussian_noise import GaussianNoise
 from levelhead.shifts.rotation import Rotation
+from levelhead.shifts.translation import Translation
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
+from levelhead.values import snake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +44,69 @@ def test_each_severity_is_scored_on_its_own_inputs():
         assert (record.evaluation, record.data, record.num_examples) == ("shift", "scaled", 60)
 
 
-def test_all_shifts_that_suit_the_inputs_are_there():
-    for task, kind in ((stripes(), "image"), (logits_task(), "tabular")):
-        keys = [key for key, _ in Shift(severities=(1,)).sources(task)]
-        assert len(keys) == len(set(keys)) == sum(spec().kind == kind for spec in parts("shifts"))
+def kinds(spec, task):
+    return [key.removeprefix("shift-").rpartition("-")[0] for key in spec.computed(task)]
+
+
+def of_group(*groups):
+    return {snake(cls.__name__) for cls in parts("shifts") if cls.group in groups}
+
+
+@pytest.mark.parametrize(
+    "shifts, groups",
+    [
+        ((), ("noise", "blur", "weather", "digital")),
+        ("extra", ("extra",)),
+        (("geometric", "frequency"), ("geometric", "frequency")),
+        ("corruptions", ("noise", "blur", "weather", "digital", "extra")),
+        ("all", ("noise", "blur", "weather", "digital", "extra", "geometric", "frequency", "colour")),
+    ],
+)
+def test_groups_name_their_shifts(shifts, groups):
+    found = kinds(Shift(shifts=shifts, severities=(1,)), stripes())
+    assert len(found) == len(set(found)) > 0
+    assert set(found) == of_group(*groups)
+
+
+def test_the_words_are_the_groups_that_exist():
+    assert set(Shift.words) - {"all", "corruptions"} == {cls.group for cls in parts("shifts")}
+
+
+def test_tables_get_all_shifts_of_tables():
+    for shifts in ((), "all", "tabular"):
+        assert set(kinds(Shift(shifts=shifts, severities=(1,)), logits_task())) == of_group("tabular")
+
+
+def test_a_spec_in_a_group_is_there_once():
+    spec = Shift(shifts=("noise", GaussianNoise()), severities=(1,))
+    assert set(kinds(spec, stripes())) == of_group("noise")
+    assert kinds(Shift(shifts=("noise",), severities=(1,)), stripes()) == kinds(spec, stripes())
+
+
+def test_two_of_a_kind_are_told_apart_by_their_settings():
+    low, high = FrequencyNoise(frequency=0.1), FrequencyNoise()
+    found = records(Point(ResNet(depth=8, width=4)(stripes().signature)), stripes(), (Shift((low, high), (2,)),))
+    assert {(record.data, record.severity) for record in found} == {
+        ("frequency_noise(frequency=0.1)", 2),
+        ("frequency_noise", 2),
+    }
 
 
 def test_a_severity_counts_the_amounts_of_the_shift():
-    source = dict(Shift(shifts=(Rotation(),), severities=(6,)).sources(stripes()))["shift-rotation-6"]
-    batch = next(iter(source.ordered(10)))
+    x = shifted(stripes(), Shift(shifts=(Rotation(),), severities=(6,)), 10, "shift-rotation-6")
     clean = next(iter(stripes().test.ordered(10))).x
-    torch.testing.assert_close(batch.x, clean.rot90(1, (2, 3)), atol=1e-5, rtol=0)  # the sixth angle is 90 degrees
+    torch.testing.assert_close(x[:10], clean.rot90(1, (2, 3)), atol=1e-4, rtol=0)  # the sixth angle is 90 degrees
+
+
+def test_none_means_all_amounts():
+    found = Shift(shifts=(Rotation(), Translation()), severities=None).computed(stripes())
+    assert len(found) == 12 + 13
 
 
 def shifted(task, spec, size, key):
-    return torch.cat([batch.x for batch in dict(spec.sources(task))[key].ordered(size)])
+    pairs = [pair for portion in spec.portions(task) for pair in portion.batches(size, torch.device("cpu"))]
+    assert all(len(batch.x) <= size for _, batch in pairs)
+    return torch.cat([batch.x for found, batch in pairs if found == key])
 
 
 @pytest.mark.parametrize("size", [1, 100, BLOCK, 333, 1000])
@@ -98,9 +152,45 @@ def test_stored_sets_are_scored_and_go_before_computed_ones():
     assert total == pytest.approx(float(beliefs.total.mean()), rel=1e-5)
 
 
+def test_stored_sets_are_chosen_like_computed_ones():
+    task = logits_task()
+    stored = dataclasses.replace(task, shifts={"fog-2": task.val, "fog-3": task.val, "street": task.calibration})
+
+    def keys(**fields):
+        return list(Shift(**fields).stored(stored))
+
+    assert keys() == ["shift-fog-2", "shift-fog-3", "shift-street"]
+    assert keys(severities=(3, 4)) == ["shift-fog-3", "shift-street"]
+    assert keys(shifts="tabular") == ["shift-street"]  # fog is a shift, and was not asked for
+    assert keys(shifts="weather", severities=None) == ["shift-fog-2", "shift-fog-3", "shift-street"]
+
+
+def test_each_clean_batch_is_read_once_for_all_shifts_and_severities(monkeypatch):
+    task, read = stripes(n=1200), []
+    original = module.as_float
+    monkeypatch.setattr(module, "as_float", lambda x: read.append(len(x)) or original(x))
+    records(Point(ResNet(depth=8, width=4)(task.signature)), task, (Shift(shifts=(GaussianNoise(), Rotation())),))
+    assert read == [250, 250, 100]
+
+
+def test_training_rows_measure_the_shifts_of_tables():
+    task = logits_task()
+    wide = dataclasses.replace(task, train=Split("train", 100 * task.train.x, task.train.y))
+    noisy = shifted(wide, Shift(shifts=(FeatureNoise(),), severities=(5,)), 60, "shift-feature_noise-5")
+    spread = (noisy - task.test.x).std(0) / wide.train.x.std(0)
+    torch.testing.assert_close(spread, torch.full_like(spread, 1.6), rtol=0.4, atol=0)
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"severities": ()}, {"severities": (0,)}, {"severities": (1, 1)}, {"limit": 0}, {"shifts": (Rotation(),) * 2}],
+    [
+        {"severities": ()},
+        {"severities": (0,)},
+        {"severities": (1, 1)},
+        {"limit": 0},
+        {"shifts": (Rotation(),) * 2},
+        {"shifts": "noises"},
+    ],
 )
 def test_settings_that_mean_nothing_are_errors(fields):
     with pytest.raises(ValueError, match=f"Shift: {next(iter(fields))}"):
