@@ -8,7 +8,17 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torch import Tensor
 from torch.testing import assert_close
 
-from levelhead.metrics.classification import accuracy, brier, brier_decomposition, clipped_share, nll, num_errors
+from levelhead.metrics.classification import (
+    accuracy,
+    brier,
+    brier_decomposition,
+    brier_skill,
+    brier_terms_of_ovadia,
+    clipped_share,
+    nll,
+    num_errors,
+    spherical,
+)
 
 
 def beliefs(n: int = 200, num_classes: int = 4, seed: int = 0, scale: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -97,3 +107,38 @@ def test_brier_decomposition_against_loops() -> None:
 def test_the_three_term_decomposition_would_not_recombine() -> None:
     terms = brier_decomposition(*beliefs(80, 3))
     assert abs(float(terms.within_variance - terms.within_covariance)) > 0.05
+
+
+def test_the_reference_codes_three_numbers() -> None:
+    """Written from its formulas: a confusion matrix, and a Brier score without the constant."""
+    log_probs, y = beliefs(80, 3)
+    p, label = log_probs.double().exp(), log_probs.argmax(-1)
+    table = torch.zeros(3, 3, dtype=torch.float64)
+    for guess, true in zip(label.tolist(), y.tolist(), strict=True):
+        table[guess, true] += 1
+    of_group = table / table.sum(-1, keepdim=True)
+    marginal = table.sum(0) / 80
+    terms = brier_terms_of_ovadia(log_probs, y)
+    assert_close(terms.uncertainty, -marginal.square().sum())
+    assert_close(terms.resolution, (table.sum(-1) / 80 * (of_group - marginal).square().sum(-1)).sum())
+    assert_close(terms.reliability, (of_group[label] - p).square().sum(-1).mean())
+    theirs = (p.square().sum(-1) - 2 * p[torch.arange(80), y]).mean()
+    missing = brier_decomposition(log_probs, y).within_covariance
+    assert_close(terms.uncertainty - terms.resolution + terms.reliability - missing, theirs)
+    assert abs(float(missing)) > 0.01
+
+
+def test_skill_is_measured_from_the_label_shares() -> None:
+    _, y = beliefs(100, 3)
+    shares = torch.bincount(y).double() / 100
+    assert float(brier_skill(shares.log().expand(100, 3), y)) == pytest.approx(0, abs=1e-9)
+    assert float(brier_skill(torch.eye(3).log()[y], y)) == 1
+    assert float(brier_skill(torch.eye(3).log()[(y + 1) % 3], y)) < -1
+    assert brier_skill(torch.eye(3).log()[y[:1]], y[:1]).isnan()
+
+
+def test_spherical_score() -> None:
+    log_probs = torch.tensor([[0.6, 0.4], [0.5, 0.5]], dtype=torch.float64).log()
+    expected = (0.6 / math.sqrt(0.36 + 0.16) + 0.5 / math.sqrt(0.5)) / 2
+    assert float(spherical(log_probs, torch.tensor([0, 1]))) == pytest.approx(expected)
+    assert float(spherical(torch.eye(2).log(), torch.arange(2))) == 1
