@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 from products.pairs import (  # noqa: E402
     BASE,
     INSIDE,
+    NEEDY,
     OUTSIDE,
     STYLES,
     Choices,
@@ -40,6 +41,7 @@ SLOTS = {
     "samplers": ("sampler", "sampler"),
     "posthoc": ("posthoc", "second_posthoc"),
 }
+NEEDY_FAMILIES = {family for family, slots in SLOTS.items() if set(slots) & set(NEEDY)}
 WORKS, NONE = "✓", "·"
 
 
@@ -76,7 +78,7 @@ class Grid:
 def alone(family: str, part: Any, backbone: str = "resnet") -> Choices:
     """A recipe of one part, and the surgery that it needs."""
     choices = replace(BASE, backbone=backbone, **{SLOTS[family][0]: part})
-    return replace(choices, surgery=companion(part)) if family == "posthoc" else choices
+    return replace(choices, surgery=companion(part)) if family in NEEDY_FAMILIES else choices
 
 
 def together(first: tuple[str, Any], second: tuple[str, Any]) -> Choices | None:
@@ -87,8 +89,9 @@ def together(first: tuple[str, Any], second: tuple[str, Any]) -> Choices | None:
         return None if inside is None else replace(BASE, sampler=inside)
     slot, other_slot = SLOTS[family][0], SLOTS[other_family][family == other_family]
     choices = replace(BASE, backbone=home(family, part, other_family, other), **{slot: part, other_slot: other})
-    for step in (choices.posthoc, choices.second_posthoc):
-        needed = None if step is None else companion(step)
+    for place in NEEDY:
+        needy = getattr(choices, place)
+        needed = None if needy is None else companion(needy)
         if needed is not None and needed not in (choices.surgery, choices.second_surgery):
             free = "surgery" if choices.surgery is None else "second_surgery"
             choices = replace(choices, **{free: needed})
@@ -121,8 +124,9 @@ def generated(parts: list[tuple[str, Any]], grid: Grid) -> str:
     first = grid.table("alone on", columns, on_networks())
     names = [f"`{label(part)}`" for _, part in parts]
     second = grid.table("first, then", names, with_others())
-    needy = [(label(step), label(companion(step))) for family, step in parts if family == "posthoc" and companion(step)]
-    needs = "".join(f"\n`{step}` runs on networks with `{surgery}`, which it needs.\n" for step, surgery in needy)
+    candidates = [part for family, part in parts if family in NEEDY_FAMILIES]
+    needy = [(label(part), label(companion(part))) for part in candidates if companion(part)]
+    needs = "".join(f"\n`{part}` runs on networks with `{surgery}`, which it needs.\n" for part, surgery in needy)
     return f"{first}\n\n{second}\n{needs}\n### Advice\n\n{grid.notes()}"
 
 

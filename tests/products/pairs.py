@@ -32,6 +32,7 @@ STYLES = {
 }
 ALONE, INSIDE, OUTSIDE = "alone", "ensemble", "ensemble, steps outside"
 FAMILIES = ("surgeries", "objectives", "samplers", "posthoc")
+NEEDY = ("posthoc", "second_posthoc", "regulariser", "second_regulariser")  # slots whose parts may need a surgery
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,12 @@ def says_so_before_training(choices: Choices) -> bool:
 
 
 def without(choices: Choices, name: str) -> Choices:
-    """The choices with one slot back at the base, and with it the post-hoc steps that need what stood there."""
+    """The choices with one slot back at the base, and with it the parts that need what stood there."""
     left = dataclasses.replace(choices, **{name: getattr(BASE, name)})
-    for step in ("posthoc", "second_posthoc"):
-        needed = None if getattr(left, step) is None else companion(getattr(left, step))
+    for slot in NEEDY:
+        needed = None if getattr(left, slot) is None else companion(getattr(left, slot))
         if needed is not None and needed not in (left.surgery, left.second_surgery):
-            left = dataclasses.replace(left, **{step: None})
+            left = dataclasses.replace(left, **{slot: None})
     return left
 
 
@@ -166,19 +167,20 @@ def reduced(choices: Choices) -> Choices:
 
 
 def contains(choices: Choices, part: Choices) -> bool:
-    """Whether these choices hold all departures of `part`, and no surgery that a post-hoc step of it lacked."""
-    steps = [step for step in (part.posthoc, part.second_posthoc) if step is not None]
-    lacking = {companion(step) for step in steps} - {None, part.surgery, part.second_surgery}
+    """Whether these choices hold all departures of `part`, and no surgery that a part of it lacked."""
+    given = [getattr(part, slot) for slot in NEEDY if getattr(part, slot) is not None]
+    lacking = {companion(needy) for needy in given} - {None, part.surgery, part.second_surgery}
     held = all(getattr(choices, name) == getattr(part, name) for name in departures(part))
     return held and not lacking & {choices.surgery, choices.second_surgery}
 
 
 @cache
-def companion(step: Any) -> Any:
-    """The surgery without which a post-hoc step refuses every network; None where it needs none."""
+def companion(part: Any) -> Any:
+    """The surgery without which a post-hoc step or regulariser refuses every network; None where it needs none."""
+    slot = "posthoc" if part in specs("posthoc") else "regulariser"
     for surgery in (None, *specs("surgeries")):
         try:
-            refused = outcome(dataclasses.replace(BASE, surgery=surgery, posthoc=step))
+            refused = outcome(dataclasses.replace(BASE, surgery=surgery, **{slot: part}))
         except Exception:  # the test of that pair will show it
             continue
         if not refused:
@@ -208,11 +210,11 @@ def rows() -> list[Choices]:
     names = list(offered)
 
     def repair(row: Row, kept: frozenset[int]) -> Row:
-        """Give a post-hoc step the surgery that it needs."""
+        """Give a part the surgery that it needs."""
         values = dict(enumerate(row))
-        for name in ("posthoc", "second_posthoc"):
-            step = offered[name][values[names.index(name)]]
-            needed = None if step is None else companion(step)
+        for name in NEEDY:
+            part = offered[name][values[names.index(name)]]
+            needed = None if part is None else companion(part)
             places = [names.index("surgery"), names.index("second_surgery")]
             if needed is None or any(offered[names[slot]][values[slot]] == needed for slot in places):
                 continue
