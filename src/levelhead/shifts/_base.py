@@ -2,9 +2,8 @@
 
 A shift draws from the generator it is given, on that generator's device, in the order of the batch. So one generator
 and one whole split give the same pixels again on the same machine. A generator of the CPU, carried through the batches
-of a split in order, gives the pixels of the whole split whatever the batch size, where one example holds a multiple of
-16 numbers (28 x 28, 32 x 32 x 3: torch draws normals in blocks of 16). CUDA generators promise neither; a CPU generator
-beside CUDA images is fine and keeps the CPU's draws.
+of a split in order, gives the pixels of the whole split whatever the batch size. CUDA generators do not promise that; a
+CPU generator beside CUDA images is fine and keeps the CPU's draws.
 """
 
 from abc import ABC, abstractmethod
@@ -110,6 +109,25 @@ def check_range(shift: Shift, x: Float[Tensor, "batch channel height width"]) ->
         )
 
 
-def standard_normal(x: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:
+def check_colours(shift: Shift, x: Float[Tensor, "batch channel height width"]) -> None:
+    """Raise ValueError unless the images are grey or have three colours: what follows is defined for those alone."""
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"{type(shift).__name__}: wants grey or RGB images (1 or 3 channels), got {x.shape[1]}")
+
+
+def standard_normal(x: Float[Tensor, "batch *rest"], generator: torch.Generator) -> Float[Tensor, "batch *rest"]:
     """Draws from N(0, 1) in the shape of x, made on the generator's device."""
-    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    return normals(x, x[0].numel(), generator).reshape(x.shape)
+
+
+def normals(x: Float[Tensor, "batch *rest"], count: int, generator: torch.Generator) -> Float[Tensor, "batch {count}"]:
+    """`count` draws from N(0, 1) for each row of x, made on the generator's device."""
+    # torch draws normals in blocks of 16: an example that takes whole blocks leaves the next one's draws where they are
+    whole = -(-count // 16) * 16
+    drawn = torch.randn(len(x), whole, generator=generator, device=generator.device, dtype=x.dtype)
+    return drawn[:, :count].to(x.device)
+
+
+def uniforms(x: Float[Tensor, "batch *rest"], count: int, generator: torch.Generator) -> Float[Tensor, "batch {count}"]:
+    """`count` draws from U[0, 1) for each row of x, made on the generator's device."""
+    return torch.rand(len(x), count, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
