@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from levelhead.detectors._fit import Scorer
 from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.predictor import Predictor
 from levelhead.tasks.task import Split, Task
@@ -214,11 +215,20 @@ class Portion(Protocol):
 class Predict(Protocol):
     """The beliefs about a source, stored under `key` and remembered, so that ten metrics cost one pass."""
 
-    def __call__(self, key: str, source: Source, *, remember: bool = True, labelled: bool = True) -> Beliefs:
+    def __call__(
+        self,
+        key: str,
+        source: Source,
+        *,
+        remember: bool = True,
+        labelled: bool = True,
+        scorers: Mapping[str, Scorer] | None = None,
+    ) -> Beliefs:
         """The beliefs.
 
         remember  False where nobody will ask again.
         labelled  False where y says nothing (out-of-distribution sets), so that no row is void.
+        scorers   fitted detectors by name; their scores are kept with the beliefs, under these names.
         """
 
     def portions(self, suite: str, about: Any, portions: Sequence[Portion]) -> Iterator[tuple[str, Beliefs]]:

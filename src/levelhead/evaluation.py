@@ -1,6 +1,6 @@
 """Evaluating a predictor: suites by name or value, one pass over each set of rows, records or a table."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ import torch
 
 from levelhead.beliefs import Beliefs, Evaluation, Portion, Record, Source, Stored, drawing, join, of_batch, write
 from levelhead.catalogue import find
+from levelhead.detectors._fit import Scorer
+from levelhead.detectors._look import Look
 from levelhead.predictor import Predictor
 from levelhead.probe import evaluating
 from levelhead.shelf import Shelf, alike
@@ -104,11 +106,22 @@ class Passes:
         self._shelves: list[Shelf] = []
         self._known: dict[str, Beliefs] = {}
 
-    def __call__(self, key: str, source: Source, *, remember: bool = True, labelled: bool = True) -> Beliefs:
+    def __call__(
+        self,
+        key: str,
+        source: Source,
+        *,
+        remember: bool = True,
+        labelled: bool = True,
+        scorers: Mapping[str, Scorer] | None = None,
+    ) -> Beliefs:
         """See `Predict`."""
-        if key in self._known:
+        wanted = scorers or {}
+        if key in self._known and wanted.keys() <= self._known[key].detectors.keys():
             return self._known[key]
-        beliefs = join([self._of(batch, labelled=labelled) for batch in source.ordered(self.batch_size)])
+        beliefs = join(
+            [self._of(batch, labelled=labelled, scorers=wanted) for batch in source.ordered(self.batch_size)]
+        )
         if remember:
             self._known[key] = beliefs
         if self.keep is not None:
@@ -144,10 +157,14 @@ class Passes:
             shelf.clear()
         self._shelves.clear()
 
-    def _of(self, batch: Batch, *, labelled: bool = True) -> Beliefs:
+    def _of(
+        self, batch: Batch, *, labelled: bool = True, scorers: Mapping[str, Scorer] | None = None
+    ) -> Beliefs:
         moved = batch.to(self.like.device, self.like.dtype)
         with torch.no_grad():
-            return of_batch(self.predictor(moved.x), moved, void=self.void if labelled else None)
+            look = Look(self.predictor, moved.x)
+            found = {name: scorer(look) for name, scorer in (scorers or {}).items()}
+            return of_batch(look.belief, moved, void=self.void if labelled else None, detectors=found)
 
     def _beliefs(self, portion: Portion) -> dict[str, Beliefs]:
         parts: dict[str, list[Beliefs]] = {}

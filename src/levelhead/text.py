@@ -252,7 +252,7 @@ def _spelled(term: ast.expr, text: str) -> tuple[str, list[Any], dict[str, Any]]
 
 def _value(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name | ast.Call):
-        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "spaces"))
+        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "detectors", "spaces"))
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_value(item, text) for item in node.elts)
     try:

@@ -24,6 +24,7 @@ FAMILIES = {
     "evaluations": "Suites: what is measured (--suite)",
     "shifts": "Shifts: part of the suite `shift`",
     "attacks": "Attacks",
+    "detectors": "Detectors: scores of the suite `ood`, and of the post-hoc step `ood_detector`",
     "tasks": "Tasks: data",
 }
 
