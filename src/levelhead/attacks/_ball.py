@@ -5,7 +5,7 @@ from typing import Literal, Self, get_args
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from levelhead.attacks._streams import Streams
@@ -78,8 +78,8 @@ def unit(change: Float[Tensor, "row *input"], norm: Norm) -> Float[Tensor, "row 
     return change if norm == "linf" else change / along(length(change, "l2").clamp_min(tiny), change)
 
 
-def along(values: Float[Tensor, " row"], like: Float[Tensor, "row *input"]) -> Float[Tensor, "row *one"]:
-    """A number a row, shaped to multiply the rows of `like`."""
+def along(values: Shaped[Tensor, " row"], like: Float[Tensor, "row *input"]) -> Shaped[Tensor, "row *one"]:
+    """A value a row, shaped to multiply the rows of `like`."""
     return rearrange(values, f"row -> row {'1 ' * (like.ndim - 1)}")
 
 

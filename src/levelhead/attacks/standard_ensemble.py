@@ -1,0 +1,95 @@
+"""The standard ensemble: different attacks one after the other, each on what still stands; the worst counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.attacks._ball import Ball, Norm, length
+from levelhead.attacks._victim import Attack, Victim, Worst, check_counts, facing
+from levelhead.attacks.apgd import APGD
+from levelhead.attacks.cw import CW
+from levelhead.attacks.deep_fool import DeepFool
+from levelhead.attacks.square import Square
+from levelhead.predictor import Predictor
+from levelhead.types import Targets
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class StandardEnsemble:
+    """APGD by cross-entropy, APGD by DLR towards the likeliest wrong classes, then Square (for "l2": DeepFool, CW).
+
+    Each works on the rows that the predictor still gets right, from the random streams it would have alone, so that
+    the ensemble errs wherever one of its members does. After AutoAttack (arXiv 2003.01690), without FAB.
+
+    Three classes have no targeted DLR: untargeted instead; two have none at all: the margin. With draws > 1, for
+    stochastic predictors, it is APGD by cross-entropy and by DLR alone, as AutoAttack's "rand".
+
+    steps    of APGD; CW takes ten times as many a round.
+    targets  classes that targeted DLR goes to.
+    queries  of Square.
+    eps, norm, bounds, draws  as in FGSM.
+
+    Rows on which nothing succeeds keep the point of largest margin. x (batch, *input), labels y (batch,); Square joins
+    for images only. Raises CannotCompose for predictors without a gradient in x, or beliefs not about one label a row.
+    """
+
+    reference: ClassVar = APGD.reference
+    eps: float = 8 / 255
+    norm: Norm = "linf"
+    steps: int = 100
+    targets: int = 9
+    queries: int = 5000
+    bounds: tuple[float, float] = (0.0, 1.0)
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        self.ball.check("StandardEnsemble")
+        check_counts("StandardEnsemble", steps=self.steps, targets=self.targets, queries=self.queries, draws=self.draws)
+
+    @property
+    def ball(self) -> Ball:
+        """Where x' may be."""
+        return Ball(self.eps, self.norm, self.bounds)
+
+    def __call__(
+        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
+    ) -> Float[Tensor, "batch *input"]:
+        """See `Attack`."""
+        with facing(predictor, x, y, generator) as victim:
+            return self.on(victim)
+
+    def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
+        """See `Attack`."""
+        worst, rows = Worst(victim.x), victim.rows
+        worst.keep(rows, victim.x, victim.margin(victim.x, rows, draws=self.draws))
+        for member in self.members(victim):
+            rows = worst.standing(rows)
+            if not len(rows):
+                break
+            facing_rows = victim.only(rows)
+            moved = member.on(facing_rows)
+            margin = facing_rows.margin(moved, facing_rows.rows, draws=self.draws)
+            outside = length(moved - facing_rows.x, self.norm) > self.eps + TOLERANCE  # an error too far away is none
+            worst.keep(rows, moved, margin.masked_fill(outside, -torch.inf))
+        return worst.x
+
+    def members(self, victim: Victim) -> Sequence[Attack]:
+        """The attacks, in their order."""
+        with torch.no_grad():
+            classes = victim.log_probs(victim.x[:1]).shape[-1]
+        by_entropy = APGD(self.eps, self.steps, norm=self.norm, bounds=self.bounds, draws=self.draws, stop=True)
+        by_ratio = replace(by_entropy, loss="dlr" if classes >= 3 else "margin")
+        if self.draws > 1:
+            return by_entropy, by_ratio
+        if classes >= 4:
+            by_ratio = replace(by_ratio, targets=self.targets)
+        if self.norm == "l2":
+            return by_entropy, by_ratio, DeepFool(bounds=self.bounds), CW(10 * self.steps, bounds=self.bounds)
+        by_squares = (Square(self.eps, self.queries, bounds=self.bounds),) if victim.x.ndim == 4 else ()
+        return by_entropy, by_ratio, *by_squares
