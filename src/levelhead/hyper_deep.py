@@ -25,6 +25,7 @@ from levelhead.training import Run, Runtime
 from levelhead.types import CannotCompose
 from levelhead.values import digest, get_path, set_path, to_json
 
+SELECTIONS = ("greedy", "best", "seeds")
 SEARCH = "search.json"  # in the fit's folder: what was tried, and what was picked
 
 
@@ -72,7 +73,8 @@ class HyperDeepEnsemble:
     fixed_init  every candidate starts from the same weights (the paper); False: from weights of its own.
     stratify    the second half: without it, the greedy choice among the candidates (the authors' "simplified" run).
     objective   of the selection: "nll", "accuracy", "nll-acc" or "brier"; real targets know "nll" alone.
-    selection   "greedy", or "best": the `size` best alone by the same score, equally weighted, for comparison.
+    selection   "greedy"; or for comparison, each equally weighted: "best" the `size` best alone by the same score,
+                "seeds" the best setting under `size` seeds: the deep ensemble of the tuned member.
     refit       train what was picked again on train and validation rows together. What looks at `val` in training then
                 sees the calibration rows. Coefficients of LayerL2 keep their meaning. U more trainings.
     posthoc     steps on the finished mixture.
@@ -100,8 +102,8 @@ class HyperDeepEnsemble:
                 raise ValueError(f"HyperDeepEnsemble: {name} must be at least 1, got {value}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"HyperDeepEnsemble: objective must be one of {OBJECTIVES}, got {self.objective!r}")
-        if self.selection not in ("greedy", "best"):
-            raise ValueError(f"HyperDeepEnsemble: selection must be 'greedy' or 'best', got {self.selection!r}")
+        if self.selection not in SELECTIONS:
+            raise ValueError(f"HyperDeepEnsemble: selection must be one of {SELECTIONS}, got {self.selection!r}")
         if not isinstance(self.space, tuple):
             raise TypeError(f"HyperDeepEnsemble: space wants a tuple of distributions, got {self.space!r}")
         for space in self.space:
@@ -160,9 +162,9 @@ class Search:
         row = [Trial(number, 0) for number in range(spec.candidates)]
         self.train(row)
         found = self.select(row)
-        if not spec.stratify:
+        if not spec.stratify and spec.selection != "seeds":
             return row, found
-        survivors = found.members
+        survivors = found.members[:1] if spec.selection == "seeds" else found.members
         grid = [Trial(number, column) for number in survivors for column in range(spec.size)]
         self.train(grid)
         return grid, self.select(grid)
