@@ -10,7 +10,10 @@ from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.adamw import AdamW
 from levelhead.samplers.ema import EMA
 from levelhead.samplers.sgd import SGD
-from levelhead.text import BadRecipe, parse, parse_part, to_text
+from levelhead.shifts.frequency_noise import FrequencyNoise
+from levelhead.shifts.gaussian_noise import GaussianNoise
+from levelhead.shifts.rotation import Rotation
+from levelhead.text import BadRecipe, parse, parse_part, part_text, to_text
 
 BACKBONE = MLP()
 
@@ -82,3 +85,26 @@ def test_named_recipes_stand_first_and_go_on() -> None:
 def test_single_parts() -> None:
     assert parse_part("resnet20", ("backbones",)) == ResNet(depth=20)
     assert parse_part("vat(eps=3.0)") == VAT(eps=3.0)
+
+
+@pytest.mark.parametrize(
+    "line, shifts",
+    [
+        ("shift(shifts=extra)", "extra"),
+        ("shift(shifts=all, limit=5)", "all"),
+        ("shift(shifts=(gaussian_noise, rotation))", (GaussianNoise(), Rotation())),
+        ("shift(shifts=rotation)", (Rotation(),)),
+        ("shift((noise, frequency_noise(frequency=0.1)))", ("noise", FrequencyNoise(frequency=0.1))),
+        ("shift(shifts='colour')", "colour"),
+    ],
+)
+def test_a_suite_takes_shifts_and_the_names_of_groups(line: str, shifts: object) -> None:
+    suite = parse_part(line, ("evaluations",))
+    assert suite.shifts == shifts
+    assert parse_part(part_text(suite), ("evaluations",)) == suite
+
+
+def test_words_are_plain_only_where_a_part_says_so() -> None:
+    for line in ("shift(shifts=noises)", "attack(attacks=noise)", "mc_dropout(p=noise)"):
+        with pytest.raises(BadRecipe, match="noise"):
+            parse_part(line, ("evaluations", "surgeries"))

@@ -189,7 +189,7 @@ def _all_names() -> set[str]:
 
 
 def _part(term: ast.expr, text: str, families: tuple[str, ...]) -> Any:
-    name, args, kwargs = _spelled(term, text)
+    name, args, kwargs = _spelled(term, text, _words(term, families))
     if "backbones" in families and name not in _all_names():
         for known in names("backbones"):
             short = getattr(find(known, ("backbones",)), "shorthand", None)
@@ -208,6 +208,15 @@ def _part(term: ast.expr, text: str, families: tuple[str, ...]) -> Any:
             f"{text!r}: {unknown(name, known_names, what='the catalogue')} `levelhead list` shows all"
         ) from None
     return _checked(cls, text, args, kwargs)
+
+
+def _words(term: ast.expr, families: tuple[str, ...]) -> tuple[str, ...]:
+    """The plain words that a part's fields may hold without quotes: its ClassVar `words`."""
+    named = term.func if isinstance(term, ast.Call) else term
+    if not isinstance(named, ast.Name) or named.id not in {name for family in families for name in names(family)}:
+        return ()
+    words: tuple[str, ...] = getattr(find(named.id, families), "words", ())
+    return words
 
 
 def _checked(cls: type, text: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -229,6 +238,8 @@ def _checked_fields(cls: type, text: str, given: dict[str, Any]) -> dict[str, An
         if name not in types:
             raise BadRecipe(f"{text!r}: {cls.__name__}: {unknown(name, list(types), what='its fields')}")
         value = coerce(value, types[name])
+        if dataclasses.is_dataclass(value) and not fits(value, types[name]) and fits((value,), types[name]):
+            value = (value,)  # one part where several may stand
         if not fits(value, types[name]):
             wanted = types[name].__name__ if isinstance(types[name], type) else types[name]
             raise BadRecipe(f"{text!r}: {cls.__name__}.{name} wants {wanted}, got {value!r}")
@@ -236,7 +247,7 @@ def _checked_fields(cls: type, text: str, given: dict[str, Any]) -> dict[str, An
     return checked
 
 
-def _spelled(term: ast.expr, text: str) -> tuple[str, list[Any], dict[str, Any]]:
+def _spelled(term: ast.expr, text: str, words: tuple[str, ...] = ()) -> tuple[str, list[Any], dict[str, Any]]:
     """Name, values and named values of one term."""
     if isinstance(term, ast.Name):
         return term.id, [], {}
@@ -245,16 +256,18 @@ def _spelled(term: ast.expr, text: str) -> tuple[str, list[Any], dict[str, Any]]
         for keyword in term.keywords:
             if keyword.arg is None:
                 raise BadRecipe(f"{text!r}: ** is not understood in a recipe")
-            kwargs[keyword.arg] = _value(keyword.value, text)
-        return term.func.id, [_value(arg, text) for arg in term.args], kwargs
+            kwargs[keyword.arg] = _value(keyword.value, text, words)
+        return term.func.id, [_value(arg, text, words) for arg in term.args], kwargs
     raise BadRecipe(f"{text!r}: {ast.unparse(term)!r} is no part. Write name or name(field=value), joined by +")
 
 
-def _value(node: ast.expr, text: str) -> Any:
+def _value(node: ast.expr, text: str, words: tuple[str, ...] = ()) -> Any:
+    if isinstance(node, ast.Name) and node.id in words:
+        return node.id
     if isinstance(node, ast.Name | ast.Call):
         return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "detectors", "spaces"))
     if isinstance(node, ast.Tuple | ast.List):
-        return tuple(_value(item, text) for item in node.elts)
+        return tuple(_value(item, text, words) for item in node.elts)
     try:
         return ast.literal_eval(node)
     except ValueError:

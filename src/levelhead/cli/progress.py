@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from levelhead import shelf
 from levelhead.studies import store
 from levelhead.studies.grid import Cell, epochs_of
 
@@ -100,9 +101,15 @@ class StudyProgress:
                 for folder, (bar, total) in looked:
                     if folder in self.running:
                         measuring = (folder / "predictor").exists()
-                        state = "measuring" if measuring else f"epoch {epochs[folder]:.0f} of {total}"
+                        state = measured(folder) if measuring else f"epoch {epochs[folder]:.0f} of {total}"
                         self.bars.update(bar, completed=total if measuring else epochs[folder], state=state)
                 self._count(sum(epochs[folder] for folder in self.running if folder in epochs))
+
+
+def measured(folder: Path) -> str:
+    """How far the measuring of a cell is, where a long suite tells."""
+    found = shelf.progress(folder)
+    return "measuring" if found is None else "measuring {}: {} of {}".format(*found)
 
 
 def short(name: str, width: int = 44) -> str:
