@@ -5,21 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.curvature.line_search import minimise
 from levelhead.metrics.held_out import held_out_nll
-from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive, along_members
+from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.predictor import Predictor, predict
+from levelhead.recalibration.held_out import FEW_ROWS, MIN_LOG_PROB, FittedOnRows, undecided
+from levelhead.recalibration.members import through
 from levelhead.tasks.task import Task
 from levelhead.types import Reference
 
 GAUSSIAN_RANGE = 1e-4, 1e4  # variances of an over-fitted regression can be off by orders of magnitude
-FEW_ROWS = 32  # a dry run's handful always ends at a bound, and nobody deploys it
-MIN_LOG_PROB = -1e3  # keeps 0 * inf out of classes that a predictor excludes
 AT_BOUND = (
     "Temperature: the best temperature on {n} calibration rows is the bound {value:g}, at which confidence is "
     "{direction} than those rows can tell. Hold out more rows for calibration, or leave Temperature() out."
@@ -54,14 +52,14 @@ class Temperature:
 
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor, tempered."""
-        belief = predict(predictor, task.calibration)
+        belief = undecided(predict(predictor, task.calibration), step="Temperature()")
         temperature = self.fitted(belief, task)
         if isinstance(belief, CategoricalMixture) and len(task.calibration) >= FEW_ROWS:
             for bound, direction in ((self.lowest, "higher"), (self.highest, "lower")):
                 if abs(temperature / bound - 1) < 1e-3:
                     text = AT_BOUND.format(n=len(task.calibration), value=bound, direction=direction)
                     warnings.warn(text, stacklevel=2)
-        return Tempered(predictor, temperature)
+        return Tempered(predictor, temperature, task.calibration.digest)
 
     def fitted(self, belief: Predictive, task: Task) -> float:
         """The temperature with the smallest loss, given the beliefs about the calibration rows."""
@@ -77,18 +75,19 @@ class Temperature:
         return minimise(lambda t: float(held_out_nll(stretched(precise, t), y.double())), *GAUSSIAN_RANGE)
 
 
-class Tempered(Predictor):
+class Tempered(FittedOnRows):
     """A predictor whose beliefs are raised to the power 1 / temperature."""
 
-    def __init__(self, inner: Predictor, temperature: float) -> None:
+    def __init__(self, inner: Predictor, temperature: float, fitted_on: str = "") -> None:
         super().__init__()
         self.inner = inner
         self.temperature = temperature
+        self.fitted_on = fitted_on
         self.eval()
 
     def forward(self, x: Float[Tensor, "batch *input"]) -> Predictive:
         """See `Predictor.forward`."""
-        belief = self.inner(x)
+        belief = undecided(self.inner(x), step="Temperature()")
         if isinstance(belief, CategoricalMixture):
             return tempered(belief, self.temperature)
         assert isinstance(belief, GaussianMixture)
@@ -100,23 +99,11 @@ class Tempered(Predictor):
 
 
 def tempered(belief: CategoricalMixture, temperature: float) -> CategoricalMixture:
-    """The mixture to the power 1 / T, as members under the same weights.
+    """The mixture to the power 1 / T, as members under the same weights (see `recalibration.members.through`).
 
-    Member m is s p_m^(1/T) / Z_m + (q - s r), where q is the mixture's power, r the mixture of the members' powers, and
-    s = min_k q_k / r_k in (0, 1] the most of their disagreement that leaves probabilities. Exact: the members mix to q.
-    At T = 1 nothing changes, and one member is simply tempered. Prediction sets of the old belief are dropped.
+    Exact: the members mix to the power of the mixture. At T = 1 nothing changes, and one member is simply tempered.
     """
-    logits = belief.logits.double().clamp_min(MIN_LOG_PROB)
-    weights = along_members(belief.log_weights.double(), logits.ndim)
-    members = F.log_softmax(logits / temperature, dim=-1)
-    if belief.num_members > 1:
-        pooled = F.log_softmax(torch.logsumexp(logits + weights, dim=0) / temperature, dim=-1)
-        mixed = torch.logsumexp(members + weights, dim=0)
-        log_share = (pooled - mixed).amin(-1, keepdim=True)
-        left = -torch.expm1(log_share + mixed - pooled)  # (q - s r) / q, 0 where the minimum is
-        rest = pooled + left.clamp_min(torch.finfo(left.dtype).tiny).log()
-        members = torch.logaddexp(rest, log_share + members)
-    return CategoricalMixture(members.to(belief.logits.dtype), belief.log_weights, belief.log_density)
+    return through(belief, lambda log_probs: (log_probs / temperature).log_softmax(-1))
 
 
 def stretched(belief: GaussianMixture, temperature: float) -> GaussianMixture:
