@@ -12,7 +12,8 @@ def test_the_names_that_there_are():
         [
             *("cifar10", "csv:PATH", "cubic", "digits", "fashion-mini", "fashion-mnist", "folder:PATH", "hf:NAME"),
             *("stripes", "two-moons"),
-            *("uci/boston", "uci/concrete", "uci/energy", "uci/power-plant", "uci/wine", "uci/yacht"),
+            *(f"uci/{name}" for name in ("boston", "concrete", "energy", "power-plant", "wine", "yacht")),
+            *(f"uci-gap/{name}" for name in ("boston", "concrete", "energy", "power-plant", "wine", "yacht")),
         ]
     )
     assert all(names().values())

@@ -73,9 +73,11 @@ def task_names() -> list[str]:
 
 
 def num_splits(name: str) -> int:
-    """How many published splits a named task has (option `split`): 20 for the UCI sets, 1 for the rest."""
-    module = loader_module(re.split("[/:]", name)[0])
-    return 1 if module is None else getattr(module, "NUM_SPLITS", 1)
+    """How many published splits a named task has (option `split`): 20 for the UCI sets, 1 for most others."""
+    stem, *rest = re.split("[/:]", name, maxsplit=1)
+    module = loader_module(stem)
+    count: int | dict[str, int] = 1 if module is None else getattr(module, "NUM_SPLITS", 1)
+    return count if isinstance(count, int) else count.get("".join(rest), 1)
 
 
 def loader_module(stem: str) -> ModuleType | None:
