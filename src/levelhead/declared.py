@@ -68,25 +68,44 @@ class Membered(Declared):
 
 
 class Conditional(Membered):
-    """A layer that reads hyper-parameters; the network hands them over before each pass."""
+    """A layer that reads hyper-parameters; the network hands them over before each pass.
+
+    condition  in the coordinates of the network's `Hyper`: gradients flow through these.
+    settings   in their own units (a rate, a coefficient), detached: a mask is drawn with these.
+    """
 
     condition: Float[Tensor, "member batch hyper"] | None = None
+    settings: Float[Tensor, "member batch hyper"] | None = None
 
     def condition_rows(self, num_rows: int) -> Float[Tensor, "rows hyper"]:
-        """The hyper-parameters of every row, (member sample batch) order; joint passes repeat whole blocks."""
-        if self.condition is None:
+        """The coordinates of every row, (member sample batch) order; joint passes repeat whole blocks."""
+        return self._rows(self.condition, num_rows)
+
+    def setting_rows(self, num_rows: int) -> Float[Tensor, "rows hyper"]:
+        """The settings of every row, as `condition_rows`."""
+        return self._rows(self.settings, num_rows)
+
+    def _rows(self, draws: Tensor | None, num_rows: int) -> Tensor:
+        if draws is None:
             raise RuntimeError(f"{type(self).__name__} is reached only through its Network, which sets `condition`")
-        members, batch, _ = self.condition.shape
+        members, batch, _ = draws.shape
         if num_rows % (members * batch):
             raise ValueError(
                 f"{type(self).__name__}: {num_rows} rows are no multiple of {members} members x {batch} draws of hyper"
             )
-        return repeat(self.condition, "k b h -> (k block b) h", block=num_rows // (members * batch))
+        return repeat(draws, "k b h -> (k block b) h", block=num_rows // (members * batch))
 
 
 class Hyper(nn.Module):
-    """The ranges of a network's hyper-parameters; a concrete container says how they are parametrised."""
+    """The hyper-parameters of a network; a concrete container says how they are parametrised and distributed.
+
+    Everywhere a `hyper` is passed it is in coordinates, in which layers read it; `values` turns them into settings.
+    """
 
     def mean(self) -> Float[Tensor, "member hyper"]:
-        """The point at which the network predicts when nobody passes hyper-parameters."""
+        """The coordinates at which the network predicts when nobody passes hyper-parameters."""
         raise TypeError(f"{type(self).__name__} must define mean()")
+
+    def values(self, coordinates: Float[Tensor, "*row hyper"]) -> Float[Tensor, "*row hyper"]:
+        """Coordinates in the hyper-parameters' own units."""
+        return coordinates

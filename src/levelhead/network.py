@@ -198,9 +198,11 @@ class Network(nn.Module):
             if self.hyper is not None:
                 if hyper is None:
                     hyper = repeat(self.hyper.mean(), "member h -> member batch h", batch=batch)
+                settings = self.hyper.values(hyper.detach())
                 for layer in self.layers(Conditional):
                     stack.callback(setattr, layer, "condition", None)
-                    layer.condition = hyper
+                    stack.callback(setattr, layer, "settings", None)
+                    layer.condition, layer.settings = hyper, settings
             elif hyper is not None:
                 raise ValueError(
                     "hyper: this network has no hyper-parameters; a surgery with conditional layers adds them"

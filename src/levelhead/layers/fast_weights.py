@@ -19,6 +19,7 @@ from levelhead.declared import Hint, Membered
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LINEAR = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
 INITS = ("normal", "sign", "ones")
 
 
