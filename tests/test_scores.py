@@ -101,7 +101,8 @@ def test_numbers_that_are_none_are_no_records():
 
 
 def test_all_metrics_have_a_direction_or_none_by_intent(labelled, measured):
-    neither = {"prevalence", "confidence", "total", "aleatoric", "epistemic", "ece_floor", "coverage95", "sharpness"}
+    floors = {f"{name}_floor" for name in ("ece", "smooth_ece", "adaptive_ece", "classwise_ece", "quantile_error")}
+    neither = floors | {"prevalence", "confidence", "total", "aleatoric", "epistemic", "coverage95", "sharpness"}
     names = {
         name for found in (scores(labelled), scores(measured), detection_scores(labelled, labelled)) for name in found
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 from levelhead import detection
 from levelhead.beliefs import Beliefs, ClassBeliefs, Record, TargetBeliefs
 from levelhead.metrics.calibration import NUM_BINS, adaptive_ece, classwise_ece, equal_width_edges
+from levelhead.metrics.noise_floors import noise_floors
 from levelhead.metrics.ranking import aurc, auroc
 from levelhead.metrics.regression import (
     crps,
@@ -21,12 +22,11 @@ from levelhead.metrics.regression import (
     quantile_calibration_error,
     sharpness,
 )
+from levelhead.metrics.regression_calibration import quantile_error_floor
 from levelhead.metrics.rows import labelled_rows
 from levelhead.metrics.smooth_calibration import smooth_ece
-from levelhead.types import Scalar
 
 REPLICATES = 200  # of the bootstrap: a standard error within 5 %
-FLOOR_DRAWS = 100
 COVERAGE = 0.95
 
 _HIGHER = ("accuracy", "failure_auroc")
@@ -56,11 +56,11 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     """Metrics of beliefs about labels.
 
     accuracy, nll (nats), brier (sum over classes, in [0, 2]), ece (top label, 15 equal-width bins, closed last bin),
-    each with `_se`: bootstrap over the rows, 200 replicates. ece_floor: what ece reads when the probabilities are
-    exactly right, on as many rows. smooth_ece, adaptive_ece, classwise_ece. confidence, and the uncertainties total,
-    aleatoric and epistemic in nats, as means. aurc: area under risk against coverage, by confidence. failure_auroc:
-    errors found by low confidence; absent where there are none, or nothing else. Prediction sets, where there are any:
-    set_coverage, set_size.
+    each with `_se`: bootstrap over the rows, 200 replicates. smooth_ece, adaptive_ece, classwise_ece; these and ece
+    with `_floor`: what they read when the probabilities are exactly right, on as many rows. confidence, and the
+    uncertainties total, aleatoric and epistemic in nats, as means. aurc: area under risk against coverage, by
+    confidence. failure_auroc: errors found by low confidence; absent where there are none, or nothing else. Prediction
+    sets, where there are any: set_coverage, set_size. `levelhead.all_scores` has the metrics that few ask for.
     """
     log_probs, y = labelled_rows(beliefs.log_probs, beliefs.y)
     best, label = log_probs.max(dim=-1)
@@ -82,7 +82,7 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     )
     found = _with_errors(("accuracy", "nll", "brier", "ece"), columns, _headline)
     found |= {
-        "ece_floor": float(_ece_floor(confidence, bins)),
+        **{f"{name}_floor": float(value) for name, value in noise_floors(log_probs)._asdict().items()},
         "smooth_ece": float(smooth_ece(log_probs, y)),
         "adaptive_ece": float(adaptive_ece(log_probs, y)),
         "classwise_ece": float(classwise_ece(log_probs, y)),
@@ -103,8 +103,9 @@ def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
 
     rmse, nll (of the mixture, nats, summed over targets) and coverage95 (share of targets in the central 95 %
     interval), each with `_se`: bootstrap over the rows, 200 replicates. mae; gaussian_nll (of one Gaussian with the
-    mixture's mean and variance, as UCI tables report); crps; quantile_error (0 when calibrated); sharpness (mean
-    standard deviation); the uncertainties total, aleatoric and epistemic: variances, as means over rows.
+    mixture's mean and variance, as UCI tables report); crps; quantile_error (0 when calibrated) and its `_floor`;
+    sharpness (mean standard deviation); the uncertainties total, aleatoric and epistemic: variances, as means over
+    rows.
     """
     mixture, y = beliefs.mixture, beliefs.y
     parts = {"log_weights": beliefs.log_weights}
@@ -119,6 +120,7 @@ def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
         "gaussian_nll": float(mixture_nll(mixture.mean[None], mixture.variance[None], y=y)),
         "crps": float(crps(beliefs.means, beliefs.variances, y=y, **parts)),
         "quantile_error": float(quantile_calibration_error(cdf)),
+        "quantile_error_floor": quantile_error_floor(cdf.numel()),
         "sharpness": float(sharpness(beliefs.means, beliefs.variances, **parts)),
         **_uncertainties(beliefs),
     }
@@ -164,13 +166,6 @@ def _headline(means: Float[Tensor, "replicate column"]) -> Float[Tensor, "replic
 
 def _root_first(means: Float[Tensor, "replicate column"]) -> Float[Tensor, "replicate metric"]:
     return torch.cat([means[:, :1].sqrt(), means[:, 1:]], dim=-1)
-
-
-def _ece_floor(confidence: Float[Tensor, " row"], bins: Float[Tensor, "row bin"]) -> Scalar:
-    """`noise_floor(ece)` at the price of one product: for the top label only hits matter, Bernoulli(confidence)."""
-    generator = torch.Generator().manual_seed(0)
-    hits = torch.rand(FLOOR_DRAWS, len(confidence), generator=generator, dtype=torch.float64) < confidence
-    return ((hits.double() - confidence) @ bins / len(confidence)).abs().sum(-1).mean()
 
 
 def _mixture_log_prob(beliefs: TargetBeliefs) -> Float[Tensor, " row"]:

@@ -33,14 +33,19 @@ def labelled_rows(
             f"y: labels must lie in 0 ... {num_classes - 1}, got {low} ... {high}; name the label of sites "
             "that do not count with void="
         )
-    log_probs = log_probs.double()
+    return normalised_rows(log_probs), y.long()
+
+
+def normalised_rows(log_probs: Float[Tensor, "*batch class"]) -> Float[Tensor, "row class"]:
+    """Log probabilities in float64, flat; raises ValueError for NaN and rows that do not sum to one within 1e-4."""
+    log_probs = rearrange(log_probs, "... k -> (...) k").double()
     off = (torch.logsumexp(log_probs, dim=-1).exp() - 1).abs().amax()
     if not off <= NORMALISATION_TOLERANCE:  # also true for NaN
         raise ValueError(
             f"log_probs: rows must be log probabilities that sum to one, the worst sum is off by {float(off):.3g}; "
             "pass log_softmax(logits), in float32 or wider, not logits or probabilities"
         )
-    return log_probs, y.long()
+    return log_probs
 
 
 def top_label(

@@ -11,6 +11,7 @@ from levelhead.types import Scalar
 
 GRID = 4096  # cells of [0, 1]; residuals are deposited linearly, so the error falls with the square of the cell
 BISECTIONS = 40
+COARSE_GRID, COARSE_BISECTIONS = 512, 13  # widths to 1e-4
 
 
 def smooth_ece(
@@ -34,35 +35,48 @@ def smooth_error(
     calibrated predictor, and continuous in the confidences. confidence, outcome (row,) in [0, 1].
     Blasiok and Nakkiran, "Smooth ECE", arXiv 2309.12236.
     """
-    spectrum = _spectrum(confidence.double(), outcome.double())
+    confidence = confidence.double()
+    spectrum = _spectrum(confidence, outcome.double() - confidence, GRID)
     if width is not None:
         if width < 0:
             raise ValueError(f"width: wants a standard deviation of at least 0, got {width}")
         return _smoothed(spectrum, spectrum.new_tensor(width, dtype=torch.float64))
-    low = torch.zeros((), dtype=torch.float64, device=spectrum.device)
+    return _fixed_point(spectrum, BISECTIONS)
+
+
+def mean_smooth_error(confidence: Float[Tensor, " row"], residual: Float[Tensor, "draw row"]) -> Scalar:
+    """Mean over draws of smECE with residuals a - c, for noise floors: a coarser grid, good to a few per cent."""
+    return _fixed_point(_spectrum(confidence.double(), residual.double(), COARSE_GRID), COARSE_BISECTIONS).mean()
+
+
+def _fixed_point(spectrum: Tensor, bisections: int) -> Float[Tensor, "*draw"]:
+    """The width that equals its own error, of each spectrum (*draw, frequency)."""
+    low = torch.zeros(spectrum.shape[:-1], dtype=torch.float64, device=spectrum.device)
     high = torch.ones_like(low)
-    for _ in range(BISECTIONS):
+    for _ in range(bisections):
         middle = (low + high) / 2
         above = _smoothed(spectrum, middle) > middle
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
     return (low + high) / 2
 
 
-def _spectrum(confidence: Float[Tensor, " row"], outcome: Float[Tensor, " row"]) -> Tensor:
+def _spectrum(confidence: Float[Tensor, " row"], residual: Float[Tensor, "*draw row"], grid: int) -> Tensor:
     """Fourier transform of the mean residual mass on a grid over [0, 1], continued evenly to period 2."""
-    place = confidence * GRID
-    cell = place.floor().clamp(0, GRID - 1)
+    place = confidence * grid
+    cell = place.floor().clamp(0, grid - 1)
     right = place - cell
-    residual = (outcome - confidence) / len(confidence)
-    mass = torch.zeros(GRID + 1, dtype=torch.float64, device=confidence.device)
-    mass = mass.index_add(0, cell.long(), residual * (1 - right)).index_add(0, cell.long() + 1, residual * right)
+    residual = residual / len(confidence)
+    mass = residual.new_zeros(*residual.shape[:-1], grid + 1)
+    mass = mass.index_add(-1, cell.long(), residual * (1 - right)).index_add(-1, cell.long() + 1, residual * right)
     # the mirror images of the two ends fall on themselves: reflection doubles them
-    return torch.fft.rfft(torch.cat([2 * mass[:1], mass[1:-1], 2 * mass[-1:], mass[1:-1].flip(0)]))
+    inside = mass[..., 1:-1]
+    return torch.fft.rfft(torch.cat([2 * mass[..., :1], inside, 2 * mass[..., -1:], inside.flip(-1)], dim=-1))
 
 
-def _smoothed(spectrum: Tensor, width: Float[Tensor, ""]) -> Scalar:
+def _smoothed(spectrum: Tensor, width: Float[Tensor, "*draw"]) -> Float[Tensor, "*draw"]:
     """Integral of the absolute smoothed residual over [0, 1] by the trapezoid rule."""
-    cycles = torch.arange(len(spectrum), dtype=torch.float64, device=spectrum.device) / 2  # per unit of confidence
-    smoothed = torch.fft.irfft(spectrum * torch.exp(-2 * (math.pi * width * cycles).square()), n=2 * GRID)
-    inside = smoothed[: GRID + 1].abs()
-    return inside.sum() - (inside[0] + inside[-1]) / 2
+    last = spectrum.shape[-1] - 1  # the grid's cells
+    cycles = torch.arange(last + 1, dtype=torch.float64, device=spectrum.device) / 2  # per unit of confidence
+    damped = spectrum * torch.exp(-2 * (math.pi * width[..., None] * cycles).square())
+    inside = torch.fft.irfft(damped, n=2 * last)[..., : last + 1].abs()
+    return inside.sum(-1) - (inside[..., 0] + inside[..., -1]) / 2
