@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.beliefs import Beliefs, ClassBeliefs
+from levelhead.detectors._logits import log_rest
 from levelhead.metrics.ranking import aupr, auroc, fpr95
 
 MEASURES: Mapping[str, Literal["higher", "lower"]] = {
@@ -65,7 +66,7 @@ def ood_scores(beliefs: Beliefs) -> dict[str, Float[Tensor, " row"]]:
     """Everything in some beliefs that should be higher outside the distribution."""
     found = {"total": beliefs.total, "epistemic": beliefs.epistemic}
     if isinstance(beliefs, ClassBeliefs):
-        found["confidence"] = -beliefs.log_probs.amax(-1)  # in log space: probabilities near one would tie
+        found["confidence"] = log_rest(beliefs.log_probs)  # in log space: probabilities near one would tie
     if beliefs.log_density is not None:
         found["density"] = -beliefs.log_density
     return found | dict(beliefs.detectors)

@@ -20,9 +20,15 @@ def max_logit(logits: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch"]:
     return -logits.amax(-1)
 
 
+def log_rest(log_probs: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch"]:
+    """log(1 - max p), summed over the other classes: for p near one log p itself rounds to 0, and sure rows tie."""
+    best = log_probs.argmax(-1, keepdim=True)
+    return torch.logsumexp(log_probs.scatter(-1, best, float("-inf")), dim=-1)
+
+
 def max_probability(log_probs: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch"]:
-    """1 - max p, exact for p near one: as -expm1(log p), so that sure rows do not tie."""
-    return -torch.expm1(log_probs.amax(-1).clamp_max(0.0))
+    """1 - max p."""
+    return log_rest(log_probs).exp()
 
 
 def score(name: str, logits: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch"]:

@@ -1,13 +1,11 @@
 """Statistics of features that arrive in batches: means and scatters in float64, and a uniform sample of rows."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-
-Covariance = Literal["full", "tied", "diagonal"]
 
 
 class Moments:
@@ -17,7 +15,7 @@ class Moments:
                 "diagonal": its diagonal alone, (class, feature).
     """
 
-    def __init__(self, num_classes: int, covariance: Covariance = "tied") -> None:
+    def __init__(self, num_classes: int, covariance: str = "tied") -> None:
         self.num_classes = num_classes
         self.covariance = covariance
         self.count: Tensor = torch.empty(0)
@@ -129,7 +127,7 @@ class Sample:
         self._rows: list[Tensor] = []
         self._keys = torch.empty(0, dtype=torch.float64)
 
-    def add(self, *rows: Float[Tensor, "row column"]) -> None:
+    def add(self, *rows: Float[Tensor, "row _"]) -> None:
         """Take in rows of one or several tables."""
         keys = torch.cat([self._keys, torch.rand(len(rows[0]), generator=self._generator, dtype=torch.float64)])
         held = [torch.cat(pair) for pair in zip(self._rows, rows, strict=True)] if self._rows else list(rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from levelhead.detectors._fit import Detector, Learned
 from levelhead.detectors._look import Look, Reading, seen
-from levelhead.detectors._moments import Covariance, Moments, factor, whitened
+from levelhead.detectors._moments import Moments, factor, whitened
 from levelhead.predictive import LOG_TWO_PI, along_members
 from levelhead.types import CannotCompose, Reference
 
@@ -35,7 +35,7 @@ class FeatureDensity(Detector):
     reference: ClassVar = Reference(
         "Mukhoti et al.", 2023, arxiv="2102.11582", title="Deep Deterministic Uncertainty: A New Simple Baseline"
     )
-    covariance: Covariance = "full"
+    covariance: str = "full"
     per_class: bool = True
     priors: bool = True
     shrinkage: float = 1e-6
