@@ -112,7 +112,10 @@ def test_dtype_mode_and_frozen_weights_are_kept(surgery):
         frozen[first].requires_grad_(False)
         before.freeze(before.features[0])
         value = frozen[first].clone()
-        after = surgery(before)
+        after, _ = attempt(lambda before=before: surgery(before))
+        if after is None:  # frozen weights may be refused by what draws all weights anew
+            assert getattr(surgery, "redraws", False), style
+            continue
         assert {p.dtype for p in after.parameters()} == {torch.float64}, style
         assert {b.dtype for b in after.buffers() if b.is_floating_point()} <= {torch.float64}, style
         assert not any(module.training for module in after.modules()), style
