@@ -73,7 +73,7 @@ def lengths(change, norm):
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
-@pytest.mark.parametrize(("cls", "norm"), BALLS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("cls, norm", BALLS, ids=lambda value: getattr(value, "__name__", value))
 @given(eps=st.floats(0, 4), seed=st.integers(0, 10), double=st.booleans())
 def test_nothing_ever_leaves_the_ball_or_the_bounds(cls, norm, eps, seed, double):
     dtype = torch.float64 if double else torch.float32
@@ -86,7 +86,7 @@ def test_nothing_ever_leaves_the_ball_or_the_bounds(cls, norm, eps, seed, double
     assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
 
 
-@pytest.mark.parametrize(("cls", "norm"), BALLS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("cls, norm", BALLS, ids=lambda value: getattr(value, "__name__", value))
 def test_without_a_radius_nothing_moves(cls, norm):
     x, y = images()
     assert torch.equal(run(quick(cls, norm=norm, eps=0.0), Net(), x, y), x)
@@ -187,7 +187,7 @@ def test_a_spec_is_a_plain_value_with_a_paper(cls):
 
 
 @pytest.mark.parametrize(
-    ("cls", "field"),
+    "cls, field",
     [
         (cls, field.name)
         for cls in parts("attacks")

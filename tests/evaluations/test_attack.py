@@ -5,6 +5,7 @@ import torch
 from echo import Echo, logits_task
 from einops import rearrange
 
+from levelhead.attacks.deep_fool import DeepFool
 from levelhead.attacks.fgsm import FGSM
 from levelhead.attacks.pgd import PGD
 from levelhead.evaluation import records, rescore
@@ -43,15 +44,51 @@ def test_the_attacked_accuracy_of_a_linear_predictor_is_known():
 
 def test_attacks_draw_afresh_and_scores_do_not():
     predictor = Bright(noise=7)
-    records(predictor, task(), (Attack(attacks=(FGSM(),)),), noise=3)
+    records(predictor, task(), (Attack(attacks=(FGSM(),), radii=(), check=None),), noise=3)
     assert [noise for _, noise in predictor.calls] == [3, None, 3]
     assert predictor.noise == 7
 
 
+def test_along_the_radii_accuracy_falls_and_attacked_images_become_easier_to_tell():
+    spec = Attack(attacks=(PGD(steps=3),), radii=(0.001, 0.01, 0.1), check=None)
+    found = {(r.data, r.severity, r.metric): r.value for r in records(Bright(), task(), (spec,))}
+    curve = {
+        metric: [found["pgd_by_radius", place, metric] for place in (1, 2, 3, 4)] for metric in ("eps", "accuracy")
+    }
+    assert curve["eps"] == pytest.approx([0.001, 0.01, EPS, 0.1], rel=1e-5)
+    assert curve["accuracy"] == sorted(curve["accuracy"], reverse=True)
+    assert curve["accuracy"][0] > curve["accuracy"][-1]
+    assert curve["accuracy"][2] == found["pgd", None, "accuracy"]  # its own radius is a point of the curve
+    assert {"nll", "ece", "total", "epistemic", "auroc_total"} <= {metric for _, _, metric in found}
+    assert found["worst", None, "accuracy"] == found["pgd", None, "accuracy"]  # the other radii are no part of it
+
+
+def test_the_checks_are_records():
+    found = {
+        r.metric: (r.value, r.num_examples) for r in records(Bright(), task(), (Attack(check=16),)) if r.data == "check"
+    }
+    assert {"unbounded", "black_box", "gradients"} <= set(found)
+    assert set(found.values()) <= {(0.0, 16), (1.0, 16)}
+
+
+def test_norms_make_different_attacks():
+    spec = Attack(attacks=(PGD(steps=2), PGD(steps=2, norm="l2", eps=0.5)), radii=(), limit=20, check=None)
+    assert {r.data for r in records(Bright(), task(), (spec,))} == {"clean", "pgd", "pgd_l2", "worst"}
+
+
+def test_attacks_of_minimum_norm_have_no_radius():
+    spec = Attack(attacks=(DeepFool(steps=5),), radii=(), limit=20, check=10)
+    found = records(Bright(), task(), (spec,))
+    assert {r.data for r in found} == {"clean", "deep_fool_l2", "worst"}
+    with pytest.raises(ValueError, match="radii"):
+        Attack(attacks=(DeepFool(),))
+
+
 def test_rescoring_equals_scoring(tmp_path):
-    scored = records(Bright(), task(), (Attack(limit=30),), keep=tmp_path)
-    assert sorted(rescore(tmp_path, ("attack",)), key=str) == sorted(scored, key=str)
-    assert {record.num_examples for record in scored} == {30}
+    scored = records(Bright(), task(), (Attack(limit=30, check=10),), keep=tmp_path)
+    from_beliefs = [record for record in scored if record.data != "check"]
+    assert sorted(rescore(tmp_path, ("attack",)), key=str) == sorted(from_beliefs, key=str)
+    assert {record.num_examples for record in from_beliefs} == {30}
 
 
 def test_tables_are_not_attacked():
@@ -66,7 +103,17 @@ def test_a_predictor_without_a_gradient_is_refused():
         records(Rounded(), task(), (Attack(),))
 
 
-@pytest.mark.parametrize("fields", [{"attacks": ()}, {"attacks": (PGD(), PGD(eps=0.1))}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attacks": ()},
+        {"attacks": (PGD(), PGD(eps=0.1))},
+        {"limit": 0},
+        {"check": 0},
+        {"radii": (0.1, 0.1)},
+        {"radii": (0.0,)},
+    ],
+)
 def test_settings_that_mean_nothing_are_errors(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         dataclasses.replace(Attack(), **fields)
