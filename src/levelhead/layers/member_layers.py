@@ -1,6 +1,7 @@
 """The linear layers and convolutions of a network that can have members, found by running an example."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from levelhead.declared import Membered
 from levelhead.layers.fast_weights import LINEAR, FastWeights
+from levelhead.layers.per_member import PerMember
 from levelhead.network import Network
 from levelhead.probe import evaluating
 
@@ -34,6 +36,37 @@ def called_layers(network: Network) -> tuple[set[str], tuple[tuple[str, str], ..
         if isinstance(module, LINEAR) and name not in good:
             skipped.setdefault(name, NOT_CALLED)
     return good, tuple(skipped.items())
+
+
+def with_members(
+    network: Network,
+    num_members: int,
+    layer: Callable[[nn.Module], nn.Module],
+    *,
+    per_member_norm: bool,
+    within: str,
+    author: str,
+) -> Network:
+    """The network with `layer` made of every linear layer and convolution that can have members, in one pass.
+
+    per_member_norm  each member gets its own BatchNorm, too. within "all", "features" or "head"; see `Network.replace`.
+    """
+    shapes, skipped = called_layers(network)
+    if within == "head":
+        skipped = ()
+    wanted = (*LINEAR, _BatchNorm) if per_member_norm else LINEAR
+    owned = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, Membered))
+
+    def match(name: str, module: nn.Module) -> bool:
+        in_head = name.partition(".")[0] == "head" and not name.startswith(owned)
+        return isinstance(module, wanted) and (name in shapes or in_head)
+
+    def make(module: nn.Module) -> nn.Module:
+        return PerMember(module, num_members) if isinstance(module, _BatchNorm) else layer(module)
+
+    # Declared before, so that what is measured on the way runs with this many members.
+    declared = network.copy().declare(num_members=num_members)
+    return declared.replace(match, make, within=within, author=author, skipped=skipped)
 
 
 def is_linear(layer: nn.Module, input_shape: tuple[int, ...]) -> bool:

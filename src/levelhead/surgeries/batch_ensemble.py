@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from levelhead.declared import Membered
-from levelhead.layers.fast_weights import INITS, LINEAR, FastWeights
-from levelhead.layers.member_layers import called_layers
-from levelhead.layers.per_member import PerMember
+from levelhead.layers.fast_weights import INITS, FastWeights
+from levelhead.layers.member_layers import with_members
 from levelhead.network import Network
 from levelhead.types import Reference
 
@@ -78,28 +75,22 @@ class BatchEnsemble:
         """The network with num_members members."""
         if self.init == "ones" and self.num_members > 1 and not network.stochastic:
             warnings.warn(SAME_MEMBERS, stacklevel=2)
-        shapes, skipped = called_layers(network)
-        if self.within == "head":
-            skipped = ()
-        wanted = (*LINEAR, _BatchNorm) if self.per_member_norm else LINEAR
-        owned = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, Membered))
+        return with_members(
+            network,
+            self.num_members,
+            self.layer,
+            per_member_norm=self.per_member_norm,
+            within=self.within,
+            author="BatchEnsemble",
+        )
 
-        def match(name: str, module: nn.Module) -> bool:
-            in_head = name.partition(".")[0] == "head" and not name.startswith(owned)
-            return isinstance(module, wanted) and (name in shapes or in_head)
-
-        def make(module: nn.Module) -> nn.Module:
-            if isinstance(module, _BatchNorm):
-                return PerMember(module, self.num_members)
-            return FastWeights(
-                module,
-                self.num_members,
-                init=self.init,
-                init_scale=self.init_scale,
-                rank=self.rank,
-                fast_lr=self.fast_lr,
-            )
-
-        # Declared before, so that what is measured on the way runs with this many members.
-        declared = network.copy().declare(num_members=self.num_members)
-        return declared.replace(match, make, within=self.within, author="BatchEnsemble", skipped=skipped)
+    def layer(self, module: nn.Module) -> FastWeights:
+        """A layer with the members' vectors."""
+        return FastWeights(
+            module,
+            self.num_members,
+            init=self.init,
+            init_scale=self.init_scale,
+            rank=self.rank,
+            fast_lr=self.fast_lr,
+        )
