@@ -47,6 +47,19 @@ def test_reads_the_hugging_face_layout(small):
     assert task.augment == Augment(flip=True, crop=4)
 
 
+def test_far_sets_come_where_asked(small):
+    data_dir, _, _ = small
+    sizes = {"val": 10, "calibration": 10, "data_dir": data_dir, "cache_dir": data_dir / "cache"}
+    assert cifar10(**sizes).ood == {}
+    far = cifar10(**sizes, ood=True).ood
+    assert {name: tuple(split.x.shape) for name, split in far.items()} == {
+        "digits": (1000, 3, 32, 32),
+        "clothes": (1000, 3, 32, 32),
+    }
+    assert all((split.x[:, 0] == split.x[:, 2]).all() for split in far.values())
+    assert cifar10(**sizes).digest == cifar10(**sizes, ood=False).digest
+
+
 def test_the_cache_is_read_instead_of_the_pictures(small, monkeypatch):
     data_dir, _, test = small
     source = data_dir / "cifar10" / "test.parquet"

@@ -30,7 +30,10 @@ from levelhead.report.page import write_report
 from levelhead.studies.compare import Comparison, run_study
 from levelhead.studies.demo import demo_study
 from levelhead.studies.grid import slug
+from levelhead.studies.ovadia import ovadia_plan
 from levelhead.studies.study import Study, read_study
+
+OVADIA = "ovadia"  # the suite that is a whole study
 
 
 def compare(
@@ -87,6 +90,7 @@ def compare(
       levelhead compare cifar10 --data-dir data -b resnet20 plain vat --set sampler.epochs=30
       levelhead compare uci/yacht --data-dir data -b mlp plain deep_ensemble
       levelhead compare study.toml --json
+      levelhead compare --suite ovadia --data-dir data
     """
     settings: dict[str, Any] = {
         "backbones": split_commas(backbone),
@@ -98,6 +102,8 @@ def compare(
         "trust": tuple(trust or ()),
     }
     settings = {name: value for name, value in settings.items() if value not in (None, ())}
+    if OVADIA in settings.get("suites", ()):
+        raise typer.Exit(protocol(task, tuple(recipes or ()), settings, root, workers, device, as_json, report))
     if demo:
         if task is not None:
             raise ValueError(f"--demo brings its own task and recipes; leave out {task!r}")
@@ -113,6 +119,29 @@ def compare(
         study = Study(task=task, recipes=tuple(recipes or ("plain",)), **settings)
     done = run(study, root=root, workers=workers, device=device, as_json=as_json, report=report)
     raise typer.Exit(1 if done.failures else 0)
+
+
+def protocol(
+    task: str | None,
+    recipes: tuple[str, ...],
+    settings: dict[str, Any],
+    root: Path,
+    workers: int | None,
+    device: str,
+    as_json: bool,
+    report: bool,
+) -> int:
+    """Run the protocol of Ovadia et al. on a task, or on all of its tasks whose data are there; the exit code."""
+    if settings.pop("suites") != (OVADIA,):
+        raise ValueError(f"--suite {OVADIA} brings its own suites; name it alone")
+    planned = ovadia_plan(task, recipes=recipes, **settings)
+    for name, reason in planned.left_out.items():
+        err().print(f"left out: {name}: {reason}", style="yellow", markup=False)
+    found = [
+        run(study, root=root, workers=workers, device=device, as_json=as_json, report=report)
+        for study in planned.studies
+    ]
+    return int(any(comparison.failures for comparison in found))
 
 
 def run(study: Study, *, root: Path, workers: int | None, device: str, as_json: bool, report: bool) -> Comparison:

@@ -56,7 +56,7 @@ Suites = Annotated[
         "--suite",
         metavar="NAMES",
         help="What to measure: clean,shift,ood,cost, or with settings: 'shift(severities=(1, 5), limit=500)'. "
-        "[dim]default: all that suit the task[/dim]",
+        "`compare --suite ovadia` is a whole study. [dim]default: all that suit the task[/dim]",
         rich_help_panel=MEASURING,
         show_default=False,
     ),

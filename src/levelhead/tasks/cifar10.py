@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import repeat
 from torch import Tensor
 
 from levelhead.likelihood import Categorical
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import carve
+from levelhead.tasks.digits import clothes_like, digits_like
 from levelhead.tasks.files import CACHE, locate
 from levelhead.tasks.images import decoded
-from levelhead.tasks.split import Split
+from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task
 from levelhead.types import require
 
@@ -32,6 +34,7 @@ def cifar10(
     calibration: int = 2500,
     augment: Augment | None = Augment(),
     seed: int = 0,
+    ood: bool = False,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> Task:
@@ -40,6 +43,8 @@ def cifar10(
     Validation and calibration are drawn from the official training images, class by class, with `seed`. The first
     call decodes data_dir/cifar10/{train,test}.parquet, which needs pyarrow and Pillow (extra `study`), and keeps the
     pixels as bytes in `cache_dir` (~/.cache/levelhead), named by the files' content: later calls read those.
+
+    ood  with two far sets that need no files: 1,000 handwritten digits and 1,000 clothes, grey, enlarged to 32 x 32.
     """
     folder = locate("cifar10", FILES, data_dir=data_dir, how=HOW)
     cache = Path(cache_dir or CACHE).expanduser() / "cifar10"
@@ -53,10 +58,16 @@ def cifar10(
         test=test,
         likelihood=Categorical(len(CLASSES)),
         augment=augment,
+        ood={"digits": colours(digits_like(32)), "clothes": colours(clothes_like(32))} if ood else {},
         classes=CLASSES,
         args={"val": val, "calibration": calibration, "seed": seed},
         known_overlaps=True,  # published with equal images on both sides
     )
+
+
+def colours(split: Split) -> Split:
+    """Grey images as colour images of equal channels."""
+    return unlabelled(split.name, repeat(split.x, "n 1 h w -> n channel h w", channel=3))
 
 
 def cached(source: Path, cache: Path) -> tuple[Tensor, Tensor]:

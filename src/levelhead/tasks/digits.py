@@ -19,14 +19,13 @@ def digits(*, test: int = 400, val: int = 150, calibration: int = 150, seed: int
     x, y = embedded("digits.npz", "x", "y")
     sizes = {"val": val, "calibration": calibration, "test": test}
     splits = carve(Split("all", x, y.long()), sizes, seed=seed)
-    (clothes,) = embedded("fashion_mini.npz", "test_x")
     return Task(
         name="digits",
         train=splits["train"],
         val=splits["val"],
         calibration=splits["calibration"],
         test=splits["test"],
-        ood={"clothes": unlabelled("clothes", resized(clothes[:NUM_OOD], 8))},
+        ood={"clothes": clothes_like(8)},
         likelihood=Categorical(10),
         classes=tuple("0123456789"),
         args={**sizes, "seed": seed},
@@ -37,3 +36,9 @@ def digits_like(size: int) -> Split:
     """The first 1,000 digits at `size` x `size`, as an out-of-distribution set."""
     (x,) = embedded("digits.npz", "x")
     return unlabelled("digits", resized(x[:NUM_OOD], size))
+
+
+def clothes_like(size: int) -> Split:
+    """The first 1,000 clothes of fashion-mini's test split at `size` x `size`, as an out-of-distribution set."""
+    (x,) = embedded("fashion_mini.npz", "test_x")
+    return unlabelled("clothes", resized(x[:NUM_OOD], size))
