@@ -29,10 +29,17 @@ from levelhead.metrics.smooth_calibration import smooth_ece
 REPLICATES = 200  # of the bootstrap: a standard error within 5 %
 COVERAGE = 0.95
 
-_HIGHER = ("accuracy", "failure_auroc")
+_HIGHER = (
+    *("accuracy", "failure_auroc", "brier_skill", "brier_resolution", "spherical"),
+    *("relative_aulc", "rejection_ratio", "selective_accuracy80", "coverage_at_risk5", "pavpu", "member_accuracy"),
+    *("accuracy_above50", "accuracy_above70", "accuracy_above90"),
+)
 _LOWER = (
     *("nll", "gaussian_nll", "brier", "ece", "smooth_ece", "adaptive_ece", "classwise_ece", "aurc", "set_size"),
-    *("rmse", "mae", "crps", "quantile_error"),
+    *("mce", "rmsce", "debiased_squared_ece", "sweep_ece", "kernel_ece", "top5_ece", "positive_ece"),
+    *("adaptive_classwise_error", "thresholded_error", "brier_reliability", "excess_aurc", "augrc", "member_nll"),
+    *("rmse", "mae", "crps", "quantile_error", "interval_error", "ence", "uce", "ause", "interval_score95"),
+    "energy_score",
     *("parameters", "stored_values", "multiply_adds", "seconds_per_example", "latency", "peak_memory"),
 )
 # Which way is better; metrics of which that cannot be said are absent: confidence, uncertainties, coverage, sharpness.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from levelhead.all_scores import all_scores
 from levelhead.beliefs import Beliefs, Predict, Record
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
@@ -11,7 +12,16 @@ from levelhead.tasks.task import Task
 
 @dataclass(frozen=True)
 class Clean:
-    """All metrics of `levelhead.scores` on `task.test`, from one pass. Stored as `test`."""
+    """All metrics of `levelhead.scores` on `task.test`, from one pass. Stored as `test`.
+
+    metrics  "usual", or "all", which adds what few ask for: `levelhead.all_scores`.
+    """
+
+    metrics: str = "usual"
+
+    def __post_init__(self) -> None:
+        if self.metrics not in ("usual", "all"):
+            raise ValueError(f"Clean: metrics must be 'usual' or 'all', got {self.metrics!r}")
 
     def __call__(self, predictor: Predictor, task: Task, predict: Predict) -> list[Record]:
         """See `Evaluation`."""
@@ -22,4 +32,5 @@ class Clean:
         if "test" not in stored:
             return []
         beliefs = stored["test"]
-        return as_records("clean", "test", None, scores(beliefs), len(beliefs))
+        measure = all_scores if self.metrics == "all" else scores
+        return as_records("clean", "test", None, measure(beliefs), len(beliefs))
