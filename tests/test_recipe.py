@@ -1,6 +1,6 @@
 """Fits of recipes and ensembles, rehearsal, and parallel members."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,9 @@ from torch.testing import assert_close
 
 from levelhead.backbones.mlp import MLP
 from levelhead.forward import Forward, Objective, Stateless
+from levelhead.posthoc.aps import APS
+from levelhead.posthoc.lac import LAC
+from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import Ensemble, Point, Predictor, predict
 from levelhead.recipe import DeepEnsemble, Recipe, rehearse
 from levelhead.samplers.sgd import SGD
@@ -107,3 +110,31 @@ def test_bad_fields_are_refused() -> None:
 def test_recipes_are_values() -> None:
     assert hash(RECIPE) == hash(Recipe(backbone=MLP(), sampler=SGD(epochs=2, batch_size=16)))
     assert isinstance(RECIPE.fit(TASK, 0), Point)
+
+
+def test_steps_that_promise_something_get_rows_that_nothing_else_was_fitted_on() -> None:
+    first, second = TASK.shared_calibration()
+    tempered = replace(RECIPE, posthoc=(Temperature(), LAC())).fit(TASK, 0)
+    assert tempered.calibrated_on == second.calibration.digest
+    assert tempered.inner.fitted_on == first.calibration.digest
+    alone = replace(RECIPE, posthoc=(LAC(),)).fit(TASK, 0)
+    assert alone.calibrated_on == TASK.calibration.digest
+    mixture = DeepEnsemble(member=replace(RECIPE, posthoc=(Temperature(),)), size=2, posthoc=(APS(),)).fit(TASK, 0)
+    assert mixture.calibrated_on == second.calibration.digest
+    assert {member.fitted_on for member in mixture.inner.members} == {first.calibration.digest}
+
+
+def test_by_hand_the_same_rows_are_refused_and_shares_work() -> None:
+    point = RECIPE.fit(TASK, 0)
+    tempered = Temperature()(point, TASK)
+    with pytest.raises(CannotCompose, match="shared_calibration"):
+        LAC()(tempered, TASK)
+    first, second = TASK.shared_calibration()
+    assert LAC()(Temperature()(point, first), second)(X).sets is not None
+
+
+def test_what_changes_beliefs_comes_before_what_hangs_on_them() -> None:
+    with pytest.raises(CannotCompose, match="last"):
+        replace(RECIPE, posthoc=(LAC(), Temperature())).fit(TASK, 0)
+    with pytest.raises(CannotCompose, match="last"):
+        replace(RECIPE, posthoc=(LAC(), APS())).fit(TASK, 0)

@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.passes import seeded
 from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Ensemble, Predictor, predict
 from levelhead.processes import each
-from levelhead.recipe import Fit, PostHoc, rehearse
+from levelhead.recipe import Fit, PostHoc, finished, rehearse, shared_out
 from levelhead.selection import OBJECTIVES, Selection, greedy_select, greedy_select_densities
 from levelhead.storage import load, save
 from levelhead.tasks.split import Split
@@ -115,16 +114,13 @@ class HyperDeepEnsemble:
         if not rehearsed:
             rehearse(self, task)
         run = Run(seed, runtime)
-        search = Search(self, task, run)
+        shares = shared_out(self, task)
+        search = Search(self, shares.fitting, run)
         chosen, found = search.run()
         members = search.refitted(chosen, found) if self.refit else [search.predictor(chosen[j]) for j in found.members]
         search.write_down(chosen, found)
-        predictor: Predictor = Ensemble(members, found.log_weights.to(run.device))
-        open_task = task.to(run.device).sealed()
-        for place, step in enumerate(self.posthoc):
-            with seeded(run.seed_for("posthoc", place), run.device):
-                predictor = step(predictor, open_task)
-        return predictor.eval()
+        mixture = Ensemble(members, found.log_weights.to(run.device))
+        return finished(mixture, self.posthoc, shares.to(run.device), run)
 
     def setting(self, run: Run, number: int) -> dict[str, Any]:
         """The values of a candidate by path: none for number 0, the member as it is."""

@@ -3,9 +3,9 @@ others combine recipes and have the same `fit`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 
@@ -62,16 +62,13 @@ class Recipe:
         if not rehearsed:
             rehearse(self, task)
         run = Run(seed, runtime, plain=self._plain)
-        open_task = task.to(run.device).sealed()
+        shares = shared_out(self, task.to(run.device).sealed())
         network = self.build(task, seed).to(run.device, runtime.dtype)
         if runtime.compile:
             network.features.compile()
         with seeded(run.seed_for("noise"), run.device):
-            predictor = train(network, open_task, self.regularisers, self.sampler, run)
-        for place, step in enumerate(self.posthoc):
-            with seeded(run.seed_for("posthoc", place), run.device):
-                predictor = step(predictor, open_task)
-        return predictor.eval()
+            predictor = train(network, shares.fitting, self.regularisers, self.sampler, run)
+        return finished(predictor, self.posthoc, shares, run)
 
     def _plain(self, network: Network, task: Task, run: Run) -> Predictor:
         with seeded(run.seed_for("noise"), run.device):
@@ -105,13 +102,13 @@ class DeepEnsemble:
             rehearse(self, task)
         run = Run(seed, runtime)
         alone = dataclasses.replace(runtime, workers=1)
-        jobs = [(self.member, task, run.seed_for("member", k), alone.inside(f"member-{k}")) for k in range(self.size)]
-        predictor: Predictor = Ensemble(list(each(_fit_member, jobs, workers=runtime.workers)))
-        open_task = task.to(run.device).sealed()
-        for place, step in enumerate(self.posthoc):
-            with seeded(run.seed_for("posthoc", place), run.device):
-                predictor = step(predictor, open_task)
-        return predictor.eval()
+        shares = shared_out(self, task)
+        jobs = [
+            (self.member, shares.fitting, run.seed_for("member", k), alone.inside(f"member-{k}"))
+            for k in range(self.size)
+        ]
+        mixture = Ensemble(list(each(_fit_member, jobs, workers=runtime.workers)))
+        return finished(mixture, self.posthoc, shares.to(run.device), run)
 
     def shortened(self) -> Self:
         """Two members, one epoch each."""
@@ -127,6 +124,51 @@ def _fit_member(member: Fit, task: Task, seed: int, runtime: Runtime) -> Predict
     if place is not None:
         save(predictor, place)
     return predictor
+
+
+class Shares(NamedTuple):
+    """The task of everything that fits, and that of the steps that promise something about new rows."""
+
+    fitting: Task
+    fresh: Task
+
+    def to(self, device: torch.device) -> "Shares":
+        """Sealed, on `device`."""
+        return Shares(self.fitting.to(device).sealed(), self.fresh.to(device).sealed())
+
+
+def shared_out(recipe: Fit, task: Task) -> Shares:
+    """The calibration rows in two halves where a step says `needs_fresh_rows` and something else may fit on them.
+
+    Conformal and selective steps promise something about rows that are exchangeable with their calibration rows; rows
+    that a temperature was fitted on are not. The halves are the same for everybody (`Task.shared_calibration`), and the
+    predictors keep the digests of the rows that they were fitted on.
+    """
+    steps = [*posthoc_steps(recipe), *_steps_inside(recipe)]
+    if all(needs_fresh_rows(step) for step in steps) or not any(map(needs_fresh_rows, posthoc_steps(recipe))):
+        return Shares(task, task)
+    return Shares(*task.shared_calibration())
+
+
+def finished(predictor: Predictor, steps: Sequence[PostHoc], shares: Shares, run: Run) -> Predictor:
+    """The predictor after its post-hoc steps, each on its share of the calibration rows."""
+    for place, step in enumerate(steps):
+        with seeded(run.seed_for("posthoc", place), run.device):
+            predictor = step(predictor, shares.fresh if needs_fresh_rows(step) else shares.fitting)
+    return predictor.eval()
+
+
+def needs_fresh_rows(step: PostHoc) -> bool:
+    """Whether a step wants calibration rows that nothing else was fitted on."""
+    return bool(getattr(step, "needs_fresh_rows", False))  # any function may be a step
+
+
+def _steps_inside(recipe: Any) -> Iterator[PostHoc]:
+    """The post-hoc steps of a combinator's members."""
+    member = getattr(recipe, "member", None)
+    if member is not None:
+        yield from posthoc_steps(member)
+        yield from _steps_inside(member)
 
 
 def rehearse(recipe: Fit, task: Task) -> None:
@@ -163,4 +205,14 @@ def posthoc_steps(recipe: Fit) -> Sequence[PostHoc]:
     return getattr(recipe, "posthoc", ())
 
 
-__all__ = ["DeepEnsemble", "Fit", "LevelheadError", "PostHoc", "Recipe", "posthoc_steps", "rehearse"]
+__all__ = [
+    "DeepEnsemble",
+    "Fit",
+    "LevelheadError",
+    "PostHoc",
+    "Recipe",
+    "finished",
+    "posthoc_steps",
+    "rehearse",
+    "shared_out",
+]

@@ -1,5 +1,6 @@
 """Rows of different splits are different rows, and test rows are sealed while something is fitted."""
 
+import dataclasses
 import json
 import pickle
 
@@ -152,3 +153,21 @@ def test_void_labels_and_other_likelihoods_pass():
     task(**splits, likelihood=Categorical(3, void=255))
     targets = {name: Split(name, split.x, torch.randn(len(split), 1)) for name, split in parts().items()}
     assert task(**targets, likelihood=Gaussian()).signature.num_outputs == 2
+
+
+def test_calibration_rows_are_shared_out_in_halves():
+    whole = stripes(n=60, size=8)
+    first, second = whole.shared_calibration()
+    rows = [set(task.calibration.row_hashes) for task in (first, second)]
+    assert not rows[0] & rows[1]
+    assert rows[0] | rows[1] == set(whole.calibration.row_hashes)
+    counts = [task.calibration.y.bincount(minlength=3) for task in (first, second)]
+    assert (counts[0] - counts[1]).abs().max() <= 1
+    assert first.receipt() == second.receipt() == whole.receipt()
+    assert first.signature == whole.signature
+    again, _ = whole.sealed().shared_calibration()
+    assert again.calibration.digest == first.calibration.digest
+    assert whole.shared_calibration(seed=1)[0].calibration.digest != first.calibration.digest
+    alone = dataclasses.replace(whole, calibration=whole.calibration.take(1))
+    with pytest.raises(ValueError, match="hold out more"):
+        alone.shared_calibration()

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -21,9 +21,12 @@ from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import dealt
 from levelhead.tasks.measure import moments
 from levelhead.tasks.split import Split
+from levelhead.tasks.stored import StoredSplit
 from levelhead.types import LevelheadError
 
 __all__ = ["Split", "Task", "TestDataLeak"]
+
+AnySplit = TypeVar("AnySplit", Split, StoredSplit, Split | StoredSplit)
 
 DISJOINT = ("train", "val", "calibration", "test")
 
@@ -39,7 +42,8 @@ class Task:
     """Splits, likelihood and augmentation of one data set.
 
     unlabelled      rows whose labels are not to be read, for semi-supervised terms.
-    shifts          stored shifted test sets by name (shifts that are computed belong to evaluations).
+    shifts          stored shifted test sets by name (shifts that are computed belong to evaluations). A number behind
+                    a dash is a severity: `fog-3`.
     ood             sets by name that hold none of the classes.
     augment         how training batches are augmented, or None.
     classes         names of the classes, in the order of the labels; empty where they have none.
@@ -57,7 +61,7 @@ class Task:
     test: Split
     likelihood: Likelihood
     unlabelled: Split | None = None
-    shifts: Mapping[str, Split] = field(default_factory=dict)
+    shifts: Mapping[str, Split | StoredSplit] = field(default_factory=dict)
     ood: Mapping[str, Split] = field(default_factory=dict)
     augment: Augment | None = None
     classes: tuple[str, ...] = ()
@@ -130,6 +134,26 @@ class Task:
         vars(tiny).update(known)
         return tiny
 
+    def shared_calibration(self, seed: int = 0) -> tuple["Task", "Task"]:
+        """Two copies, each with one half of the calibration rows: for what fits, and for what promises coverage.
+
+        Drawn with `seed`, labels in the proportions of the whole; signature and receipt stay. Raises ValueError for a
+        single row.
+        """
+        rows = self.calibration
+        if len(rows) < 2:
+            raise ValueError(f"Task {self.name!r}: one calibration row cannot be shared out; hold out more")
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        if rows.y.dtype == torch.int64 and rows.y.ndim == 1:
+            order = dealt(order, rows.y.cpu()[order])
+        known = {"signature": self.signature, "_receipt": self._receipt}
+        halves = []
+        for part in order.tensor_split(2):
+            clone = copy.copy(self)
+            vars(clone).update(known, calibration=rows.take(part.sort().values))
+            halves.append(clone)
+        return halves[0], halves[1]
+
     @cached_property
     def _receipt(self) -> dict[str, Any]:
         splits = {name: getattr(self, name) for name in (*DISJOINT, "unlabelled") if getattr(self, name) is not None}
@@ -143,7 +167,7 @@ class Task:
             "augment": None if self.augment is None else asdict(self.augment),
         }
 
-    def _with_splits(self, change: Callable[[Split], Split]) -> "Task":
+    def _with_splits(self, change: Callable[[Any], Any]) -> "Task":
         """A copy whose splits are changed; it skips the checks, because its rows are rows of this task."""
         clone = copy.copy(self)
         for name, value in vars(self).items():
@@ -158,9 +182,9 @@ class Task:
         others = [getattr(self, name) for name in DISJOINT[1:]]
         others += [self.unlabelled] if self.unlabelled is not None else []
         for split in (*others, *self.shifts.values(), *self.ood.values()):
-            if split.x.shape[1:] != expected:
+            if split.input_shape != tuple(expected):
                 raise ValueError(
-                    f"Task {self.name!r}: inputs of {split.name} have shape {tuple(split.x.shape[1:])}, those of train "
+                    f"Task {self.name!r}: inputs of {split.name} have shape {split.input_shape}, those of train "
                     f"{tuple(expected)}; wants one shape"
                 )
 
@@ -186,6 +210,10 @@ class Task:
                 raise ValueError(
                     f"Task {self.name!r}: {name} holds label {int(y[wrong][0])}; wants 0 to {num_classes - 1}"
                 )
+        for name, split in self.shifts.items():
+            if isinstance(split, StoredSplit) and not 0 <= int(split.y.min()) <= int(split.y.max()) < num_classes:
+                strange = int(split.y.max() if split.y.min() >= 0 else split.y.min())
+                raise ValueError(f"Task {self.name!r}: {name} holds label {strange}; wants 0 to {num_classes - 1}")
 
 
 SEALED = {
@@ -223,7 +251,7 @@ def sealed(task: Task, name: str) -> TestDataLeak:
     return TestDataLeak(f"task.{name} of {task.name!r} was read while something is being fitted. {SEALED[name]}")
 
 
-def few(split: Split, size: int) -> Split:
+def few(split: AnySplit, size: int) -> AnySplit:
     """At most `size` rows of a split, of as many classes as possible."""
     places = torch.arange(len(split))
     if split.y.dtype == torch.int64 and split.y.ndim == 1:
@@ -231,6 +259,6 @@ def few(split: Split, size: int) -> Split:
     return split.take(places[:size])
 
 
-def entry(split: Split) -> dict[str, Any]:
+def entry(split: Split | StoredSplit) -> dict[str, Any]:
     """A split's line in the receipt."""
     return {"size": len(split), "digest": split.digest}
