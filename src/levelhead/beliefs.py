@@ -23,7 +23,7 @@ from torch import Tensor
 from levelhead.detectors._fit import Scorer
 from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.predictor import Predictor
-from levelhead.tasks.task import Split, Task
+from levelhead.tasks.task import AnySplit, Task
 from levelhead.types import Batch, Targets
 
 FOLDER = "predictions"
@@ -289,7 +289,7 @@ def rebatched(blocks: Iterator[Batch], size: int) -> Iterator[Batch]:
         yield held
 
 
-def limited(split: Split, limit: int | None) -> Split:
+def limited(split: AnySplit, limit: int | None) -> AnySplit:
     """As many rows of a split, in order, drawn with a fixed seed: the same for everybody who asks. None: all."""
     if limit is None or limit >= len(split):
         return split

@@ -24,6 +24,7 @@ from levelhead.studies.grid import (
 )
 from levelhead.studies.study import BadStudy, Study
 from levelhead.tasks.split import Split
+from levelhead.tasks.stripes import stripes
 from levelhead.values import NoSuchPath, to_json
 
 PLAIN = Recipe(backbone=SMALL)
@@ -170,3 +171,21 @@ def test_published_splits_of_one_data_set_share_their_digest():
     fewer = dataclasses.replace(swapped, train=swapped.train.take(20))
     assert whole(fewer) != whole(task)
     assert whole(tiny()) == tiny().digest
+
+
+def test_changes_of_the_task_are_options_of_its_loader(tmp_path):
+    study = Study(task="stripes", recipes=("plain",), backbones=("mlp",), seeds=(0,), changes=(("task.noise", 0.1),))
+    (cell,) = plan(study, tmp_path)
+    assert dict(cell.source.load().args)["noise"] == 0.1
+    assert cell.description["options"] == {"noise": 0.1}
+    with pytest.raises(BadStudy, match="no option nose"):
+        plan(dataclasses.replace(study, changes=(("task.nose", 1),)), tmp_path)
+    with pytest.raises(BadStudy, match="want a task by name"):
+        plan(dataclasses.replace(study, task=stripes()), tmp_path)
+
+
+def test_a_split_that_is_named_is_the_split_of_all_seeds(data_dir, tmp_path):
+    study = Study(task="uci/yacht", recipes=("plain",), backbones=("mlp",), options=(("data_dir", str(data_dir)),))
+    gap = plan(dataclasses.replace(study, changes=(("task.split", "gap-1"),)), tmp_path)
+    assert [(cell.seed, cell.source.load().args["split"]) for cell in gap] == [(0, "gap-1"), (1, "gap-1"), (2, "gap-1")]
+    assert len(plan(dataclasses.replace(study, task="uci-gap/yacht"), tmp_path)) == 6

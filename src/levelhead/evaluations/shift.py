@@ -12,6 +12,7 @@ from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
 from levelhead.shifts._tabular import TableShift
 from levelhead.tasks.split import Split, as_float
+from levelhead.tasks.stored import StoredSplit
 from levelhead.tasks.task import Task
 from levelhead.types import Batch
 from levelhead.values import snake
@@ -84,10 +85,10 @@ class Shift:
                 found += as_records("shift", data, severity, scores(beliefs), len(beliefs))
         return found
 
-    def stored(self, task: Task) -> dict[str, Split]:
+    def stored(self, task: Task) -> dict[str, Split | StoredSplit]:
         """The sets in `task.shifts` that are asked for, by key."""
         chosen = {snake(type(shift).__name__) for shift in self._specs("image") + self._specs("tabular")}
-        found = {}
+        found: dict[str, Split | StoredSplit] = {}
         for name, split in task.shifts.items():
             data, severity = _named(name)
             left_out = self.shifts and data not in chosen and data in names("shifts")
@@ -181,7 +182,7 @@ class _Whole:
     """A stored set."""
 
     key: str
-    split: Split
+    split: Split | StoredSplit
 
     @property
     def keys(self) -> tuple[str, ...]:

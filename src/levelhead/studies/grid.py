@@ -24,6 +24,7 @@ from levelhead.text import parse, parse_part, part_text, to_text
 from levelhead.types import LevelheadError
 from levelhead.values import NoSuchPath, digest, from_json, get_path, import_path, resolve, set_path, snake, to_json
 
+TASK = "task."  # what paths of changes to the task's options begin with
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:function
 MAX_SLUG = 60
 
@@ -111,7 +112,8 @@ def plan(study: Study, root: Path) -> list[Cell]:
                 fits.append(read_recipe(given, backbone, task, trust=study.trust))
             except Exception as error:  # a user's function may raise anything
                 errors.append(_said(label(given), error))
-    changed = _changed(fits, study.changes, errors)
+    changes = [(path, new) for path, new in study.changes if not path.startswith(TASK)]
+    changed = _changed(fits, changes, errors)
     if errors:
         raise BadStudy(_together(errors))
     cells: dict[Path, Cell] = {}
@@ -156,14 +158,24 @@ def study_seeds(study: Study) -> tuple[int, ...]:
 def source(study: Study, seed: int) -> Source:
     """Where the task of one seed comes from."""
     if isinstance(study.task, Task):
+        if task_options(study) != dict(study.options):
+            raise ValueError(
+                "changes of task.* want a task by name; this study was given a task that is loaded already"
+            )
         return Source(study.task.name, tuple(study.task.args.items()), study.task)
-    split = (("split", seed),) if published_splits(study) else ()
-    return Source(study.task, (*study.options, *split))
+    split = {"split": seed} if published_splits(study) else {}
+    return Source(study.task, tuple({**task_options(study), **split}.items()))
+
+
+def task_options(study: Study) -> dict[str, Any]:
+    """The options of the study's task, with changes such as ("task.corrupted", "CIFAR-10-C")."""
+    changed = {path.removeprefix(TASK): new for path, new in study.changes if path.startswith(TASK)}
+    return {**dict(study.options), **changed}
 
 
 def published_splits(study: Study) -> int:
     """How many published splits the seeds of a study stand for; 0 where they are seeds alone."""
-    if isinstance(study.task, Task) or "split" in dict(study.options):
+    if isinstance(study.task, Task) or "split" in task_options(study):
         return 0
     count = num_splits(study.task)
     return count if count > 1 else 0

@@ -15,15 +15,19 @@ from types import ModuleType
 from typing import Any
 
 import levelhead.tasks
+from levelhead.tasks.corrupted import with_corrupted
 from levelhead.tasks.task import Task
 
 
-def load_task(name: str, *, data_dir: str | Path | None = None, **options: Any) -> Task:
+def load_task(
+    name: str, *, data_dir: str | Path | None = None, corrupted: str | Path | None = None, **options: Any
+) -> Task:
     """The task of this name; `options` are arguments of its loader, such as seed or split.
 
     `data_dir` is where the files of named data sets are looked for (data_dir/uci, data_dir/cifar10, ...); tasks that
-    need none do not look. Raises ValueError for an unknown name, with the nearest ones, and TypeError for an option
-    that the loader does not have.
+    need none do not look. `corrupted` is a folder like CIFAR-10-C, MNIST-C or ImageNet-C, whose sets become shifts of
+    the task; see `levelhead.tasks.corrupted`. Raises ValueError for an unknown name, with the nearest ones, and
+    TypeError for an option that the loader does not have.
     """
     stem, separator, argument = re.fullmatch(r"([^/:]*)([/:]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     module = loader_module(stem)
@@ -46,7 +50,8 @@ def load_task(name: str, *, data_dir: str | Path | None = None, **options: Any) 
         )
     if data_dir is not None and "data_dir" in parameters:
         options["data_dir"] = data_dir
-    return loader(argument, **options) if argument else loader(**options)
+    task = loader(argument, **options) if argument else loader(**options)
+    return task if corrupted is None else with_corrupted(task, corrupted)
 
 
 def names() -> dict[str, str]:

@@ -65,6 +65,11 @@ class Split:
         return len(self.x)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.x.shape[1:])
+
+    @property
     def device(self) -> torch.device:
         """Where the rows are."""
         return self.x.device
