@@ -52,6 +52,14 @@ class Stochastic(Declared):
         return (self.training or self.sampling) and not self.muted
 
 
+class Posterior(Stochastic):
+    """A layer that draws its parameters from a distribution q, whose distance to a prior an objective can price."""
+
+    def kl(self, prior_scale: float | None) -> Float[Tensor, ""]:
+        """KL(q || prior) in nats, for a prior of this scale; None: the scale that the layer chooses."""
+        raise TypeError(f"{type(self).__name__} must define kl")
+
+
 class Membered(Declared):
     """A layer whose parameters differ from member to member; its input's leading axis is (member sample batch)."""
 

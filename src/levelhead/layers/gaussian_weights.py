@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.declared import Hint, Stochastic
+from levelhead.declared import Hint, Posterior
 from levelhead.types import Scalar
 
 ESTIMATORS = ("flipout", "local", "shared")
@@ -30,7 +30,7 @@ LAYERS: TypeAlias = "nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d"
 NO_DECAY = dict.fromkeys(("weight", "bias", "weight_rho", "bias_rho"), Hint(decay=False))
 
 
-class GaussianWeights(Stochastic):
+class GaussianWeights(Posterior):
     """y = x * w + b with w ~ N(weight, std^2) for every element, std = softplus(weight_rho), and b likewise.
 
     The means are the layer's own `weight` and `bias`. At rest the layer computes with them.

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from levelhead.declared import Posterior
 from levelhead.forward import Forward, Objective
-from levelhead.layers.gaussian_weights import GaussianWeights
 from levelhead.network import Network
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -14,7 +14,7 @@ from levelhead.types import CannotCompose, Reference, Scalar
 
 NO_POSTERIOR = (
     "ELBO: no layer of this network has a posterior over its weights, so there is no distance to a prior. "
-    "Put mean_field before it: 'mean_field + elbo + adamw(weight_decay=0.0)'; "
+    "Put mean_field or rank1_bnn before it: 'mean_field + elbo + adamw(weight_decay=0.0)'; "
     "for a prior over plain weights use the sampler's weight_decay"
 )
 
@@ -23,8 +23,9 @@ NO_POSTERIOR = (
 class ELBO:
     """-ELBO / N = loss + temperature * ramp * KL(q || prior) / N, KL in closed form, N the number of training rows.
 
-    prior_scale    of the prior N(0, prior_scale^2) of every weight. None: each layer's weight and bias have the scale
-                   that maximises the bound (empirical Bayes): mean(mean^2 + std^2)^(1/2), anew at every step.
+    prior_scale    of the prior of every weight: N(0, prior_scale^2) for mean_field, N(1, prior_scale^2) for rank1_bnn.
+                   None is the layers' own: for mean_field the scale that maximises the bound (empirical Bayes),
+                   mean(mean^2 + std^2)^(1/2), anew at every step; for rank1_bnn its prior_std.
     temperature    of the posterior: 1 is Bayes' rule; less trusts the data more ("cold"). 0 leaves the prior out.
     anneal_epochs  ramp grows linearly from 0 over that many first epochs, so that layers learn before they are priced.
 
@@ -51,7 +52,7 @@ class ELBO:
 
     def start(self, network: Network, task: Task, run: Run) -> "_Bound":
         """The term of one fit."""
-        if not network.layers(GaussianWeights):
+        if not network.layers(Posterior):
             raise CannotCompose(NO_POSTERIOR)
         return _Bound(self, len(task.train))
 
@@ -87,7 +88,5 @@ class _Bound:
 def divergence(network: Network, prior_scale: float | None) -> Scalar:
     """KL(q || prior) of all layers that have a posterior, in nats; each shared layer once."""
     with torch.autocast(network.device.type, enabled=False):  # logarithms of small numbers
-        layers = [
-            layer.kl(prior_scale) for layer in network.layers(GaussianWeights) if isinstance(layer, GaussianWeights)
-        ]
+        layers = [layer.kl(prior_scale) for layer in network.modules() if isinstance(layer, Posterior)]
         return torch.stack(layers).sum()
