@@ -9,25 +9,34 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import levelhead.tasks
 from levelhead.tasks.corrupted import with_corrupted
+from levelhead.tasks.held_out import without_classes
 from levelhead.tasks.task import Task
 
 
 def load_task(
-    name: str, *, data_dir: str | Path | None = None, corrupted: str | Path | None = None, **options: Any
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    corrupted: str | Path | None = None,
+    holdout_classes: Sequence[int] = (),
+    **options: Any,
 ) -> Task:
     """The task of this name; `options` are arguments of its loader, such as seed or split.
 
     `data_dir` is where the files of named data sets are looked for (data_dir/uci, data_dir/cifar10, ...); tasks that
     need none do not look. `corrupted` is a folder like CIFAR-10-C, MNIST-C or ImageNet-C, whose sets become shifts of
-    the task; see `levelhead.tasks.corrupted`. Raises ValueError for an unknown name, with the nearest ones, and
-    TypeError for an option that the loader does not have.
+    the task; see `levelhead.tasks.corrupted`. `holdout_classes` are labels that the task loses: their test rows are its
+    near out-of-distribution set; see `levelhead.tasks.held_out`.
+
+    Raises ValueError for an unknown name, with the nearest ones, and TypeError for an option that the loader does not
+    have.
     """
     stem, separator, argument = re.fullmatch(r"([^/:]*)([/:]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     module = loader_module(stem)
@@ -51,7 +60,8 @@ def load_task(
     if data_dir is not None and "data_dir" in parameters:
         options["data_dir"] = data_dir
     task = loader(argument, **options) if argument else loader(**options)
-    return task if corrupted is None else with_corrupted(task, corrupted)
+    task = task if corrupted is None else with_corrupted(task, corrupted)
+    return without_classes(task, holdout_classes) if holdout_classes else task
 
 
 def names() -> dict[str, str]:
