@@ -8,6 +8,7 @@ from typing import Any
 
 from levelhead.network import Backbone
 from levelhead.studies import local, table
+from levelhead.studies.corruption_error import corruption_error
 from levelhead.studies.grid import Cell, check, epochs_of, plan
 from levelhead.studies.local import Watch
 from levelhead.studies.store import FAILED
@@ -41,6 +42,10 @@ class Comparison:
     def records(self) -> Any:
         """Everything that was measured, cell by cell."""
         return table.records(*self._measured(), names=self._names())
+
+    def corruption_error(self, baseline: str | None = None) -> Any:
+        """Mean corruption error, and of NLL and ECE; see `levelhead.studies.corruption_error`."""
+        return corruption_error(*self._measured(), baseline=baseline, names=self._names())
 
     def __str__(self) -> str:
         lines = [self.table().to_string(index=False, float_format="%.4g")]
