@@ -63,8 +63,9 @@ def test_severity_zero_is_the_identity_and_unlisted_ones_raise(shift: Any) -> No
             apply(shift, x, severity)
 
 
-@every_shift
+@pytest.mark.parametrize("shift", [s for s in SHIFTS if s not in CORRUPTIONS], ids=lambda s: type(s).__name__)
 def test_damage_grows_with_severity(shift: Any) -> None:
+    """Corruptions are in test_constants.py: not all of the published ones grow."""
     x = inputs(shift, rows=24)
     furthest = {"Rotation": 90, "Translation": 6}  # beyond, a moved picture may meet itself
     severities = [s for s in shift.severities if s <= furthest.get(type(shift).__name__, s)]
@@ -84,13 +85,14 @@ def test_any_image_size(shift: Any, channels: int, height: int, width: int) -> N
 
 
 @pytest.mark.parametrize("shift", [s for s in SHIFTS if s.kind == "image"], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("channels, side", [(1, 28), (3, 32)])
+@pytest.mark.parametrize("channels, side", [(1, 28), (3, 32), (1, 27), (3, 33)])
 def test_batches_in_order_give_the_pixels_of_the_whole_split(shift: Any, channels: int, side: int) -> None:
     x = inputs(shift, rows=12, channels=channels, height=side, width=side)
     severity = shift.severities[2]
     generator = torch.Generator().manual_seed(3)
     parts_of_it = torch.cat([shift(rows, severity, generator) for rows in x.split(5)])
-    assert torch.equal(parts_of_it, apply(shift, x, severity, seed=3))
+    # the same levels; vector instructions may round the tail of a batch otherwise
+    assert (parts_of_it - apply(shift, x, severity, seed=3)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shift", [s for s in SHIFTS if s.kind == "image"], ids=lambda s: type(s).__name__)

@@ -39,7 +39,9 @@ class GlassBlur(Corruption[tuple[float, int, int]]):
         sigma, reach, passes = level
         height, width = x.shape[-2:]
         pixels = truncated(gaussian(x, sigma))
-        tall, wide = max(0, height - 2 * reach), max(0, width - 2 * reach)
+        tall, wide = height - 2 * reach, width - 2 * reach
+        if min(tall, wide) <= 0:
+            return gaussian(pixels, sigma)
         drawn = uniforms(x, passes * 2 * tall * wide, generator)
         moves = drawn.mul_(2 * reach).floor_().sub_(reach).long()
         for move in rearrange(moves, "b (p two h w) -> p two b h w", p=passes, two=2, h=tall):
