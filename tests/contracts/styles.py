@@ -184,6 +184,16 @@ def fit(style: str, *surgeries: Any, task: Task = TASK, epochs: int = 1, seed: i
     return predictor
 
 
+def label_steps(*, at_most: int = 64) -> list[Any]:
+    """The post-hoc steps that work on labels; `wants_targets: ClassVar = True` says that one works on targets only."""
+    return [step for step in specs("posthoc", at_most=at_most) if not getattr(step, "wants_targets", False)]
+
+
+def target_steps() -> list[Any]:
+    """The post-hoc steps that work on real targets only."""
+    return [step for step in specs("posthoc") if getattr(step, "wants_targets", False)]
+
+
 @cache
 def host(step: Any) -> Predictor:
     """A fitted predictor that a post-hoc step accepts: without surgery, or after the one surgery that it needs."""

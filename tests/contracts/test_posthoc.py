@@ -6,15 +6,30 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, name, regression, specs
+from contracts.styles import (
+    STYLES,
+    TASK,
+    X,
+    Y,
+    applicable,
+    attempt,
+    fit,
+    host,
+    label_steps,
+    name,
+    regression,
+    specs,
+    target_steps,
+)
 
 from levelhead.passes import seeded
 from levelhead.predictor import Ensemble, Predictor
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.sgd import SGD
+from levelhead.storage import load, save
 from levelhead.tasks.task import Task, TestDataLeak
 
-STEPS = specs("posthoc")
+STEPS, TARGET_STEPS = label_steps(), target_steps()
 SURGERIES = specs("surgeries")
 each_step = pytest.mark.parametrize("step", STEPS, ids=name)
 
@@ -140,6 +155,57 @@ def test_regression_is_understood_or_refused_with_advice(step):
         assert found.mean.shape == (24, 1)
         assert found.mean.isfinite().all()
         assert (found.variance > 0).all()
+
+
+each_target_step = pytest.mark.parametrize("step", TARGET_STEPS, ids=name)
+
+
+def about_targets(seed: int = 0) -> tuple[Predictor, Task]:
+    task = regression()
+    return fit("mlp", task=task, epochs=2, seed=seed), task
+
+
+@each_target_step
+def test_labels_are_refused_with_advice_where_targets_are_wanted(step):
+    assert attempt(lambda: fitted(step, fit("mlp")))[0] is None
+
+
+@each_target_step
+def test_on_targets_it_keeps_the_same_promises(step):
+    predictor, task = about_targets()
+    x = task.test.x
+    state, belief = copy.deepcopy(predictor.state_dict()), predictor(x)
+    with torch.no_grad():
+        after = fitted(step, predictor, task)
+    assert after is not predictor
+    assert all(torch.equal(tensor, state[key]) for key, tensor in predictor.state_dict().items())
+    assert torch.equal(predictor(x).mean, belief.mean)
+    assert all(p.grad is None for p in predictor.parameters())
+    same = fitted(step, predictor, dataclasses.replace(task, test=task.test.take(torch.arange(5))))
+    said = after(x)
+    for one, other in ((said.mean, same(x).mean), (said.variance, same(x).variance)):
+        assert torch.equal(one, other)
+    assert said.intervals is None or torch.equal(said.intervals, same(x).intervals)
+    for numbers in (said.total(), said.aleatoric(), said.epistemic(), said.log_prob(task.test.y)):
+        assert numbers.isfinite().all()
+
+
+@each_target_step
+def test_on_targets_it_takes_ensembles_double_precision_and_files(step, tmp_path):
+    (first, task), (second, _) = about_targets(), about_targets(1)
+    mixture = fitted(step, Ensemble([first, second]), task)
+    restored = load(save(mixture, tmp_path / "predictor"))
+    assert torch.equal(restored(task.test.x).variance, mixture(task.test.x).variance)
+    double = fitted(step, copy.deepcopy(first).double(), task)
+    assert double(task.test.x.double()).variance.dtype == torch.float64
+
+
+@each_target_step
+@pytest.mark.parametrize("second", TARGET_STEPS, ids=name)
+def test_another_step_on_top_of_targets_works_or_says_why_not(step, second):
+    predictor, task = about_targets()
+    after, _ = attempt(lambda: fitted(second, fitted(step, predictor, task), task))
+    assert after is None or after(task.test.x).variance.isfinite().all()
 
 
 @each_step

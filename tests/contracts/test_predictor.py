@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, made, name, refusal, specs
+from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, label_steps, made, name, refusal, specs
 from torch.testing import assert_close
 
 from levelhead.network import Network
@@ -20,7 +20,7 @@ from levelhead.samplers.sgd import SGD
 from levelhead.storage import load, save
 from levelhead.training import Run, train
 
-SAMPLERS, STEPS, SURGERIES = specs("samplers"), specs("posthoc"), specs("surgeries")
+SAMPLERS, STEPS, SURGERIES = specs("samplers"), label_steps(), specs("surgeries")
 ONE = X[:1]
 
 

@@ -74,7 +74,7 @@ class PredictionIntervals(Predictor):
         with torch.no_grad():
             q = self.thresholds(x).expand(belief.means.shape[1:])
             intervals = torch.stack(self.score.sides(belief, q), dim=-1)
-            return belief.with_intervals(intervals.to(belief.means.dtype))
+        return belief.with_intervals(intervals.to(belief.means.dtype))
 
     def thresholds(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "any target"]:
         """The largest score of a target in the interval, for every row where rows are weighted, and every target."""

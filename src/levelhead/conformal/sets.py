@@ -85,9 +85,9 @@ class PredictionSets(Predictor):
         belief = categorical(self.inner(x), step=step)
         with torch.no_grad():
             log_probs = belief.log_probs.double()
-            u = self._uniforms(x)
-            strange = self.score.scores(log_probs, u)
-            return belief.with_sets(strange <= self.thresholds(x, log_probs.shape[-1]).to(strange))
+            strange = self.score.scores(log_probs, uniforms(self.score, x, self.noise))
+            sets = strange <= self.thresholds(x, log_probs.shape[-1])
+        return belief.with_sets(sets)
 
     def thresholds(self, x: Float[Tensor, "batch *input"], num_classes: int) -> Float[Tensor, "any class"]:
         """The largest score of a label in the set, for every row where rows are weighted, and every class."""
@@ -103,9 +103,6 @@ class PredictionSets(Predictor):
                 columns.append(weighted_thresholds(scores, log_weights, at=at, alpha=self.score.alpha))
         found = torch.stack(columns, dim=-1)
         return found if self.score.per_class else found.expand(-1, num_classes)
-
-    def _uniforms(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, " batch"]:
-        return uniforms(self.score, x, self.noise)
 
     def children_predictors(self) -> Sequence[Predictor]:
         """The predictor inside."""
