@@ -160,6 +160,33 @@ def test_evaluate_adds_suites_to_a_run_folder(run, fitted):
     assert read_status(_path(fitted)).suites == ("clean", "ood")
 
 
+def test_evaluate_scores_predictions_alone(run, fitted, tmp_path):
+    code, out, _ = run("evaluate", f"{fitted}/predictions", "--json", "--out", "scored.csv")
+    assert code == 0
+    said = json.loads(out)
+    what = ("evaluation", "data", "severity", "metric")
+    before = {tuple(row[key] for key in what): row["value"] for row in read_records(tmp_path / fitted)}
+    again = {tuple(row[key] for key in what): row["value"] for row in said["records"]}
+    assert again.items() <= before.items()  # what cost measured is not in the predictions
+    assert {key for key in before if key[0] in ("clean", "shift", "ood")} == again.keys()
+    assert all(len(receipt["sha256"]) == 64 for receipt in said["receipts"])
+    assert said["environment"]["packages"]["torch"]
+    with (tmp_path / "scored.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(said["records"])
+    code, out, _ = run("evaluate", f"{fitted}/predictions/test.safetensors")
+    assert code == 0
+    assert "Receipts" in out
+    (tmp_path / "theirs.csv").write_text("y,p_0,p_1\n0,0.9,0.2\n")
+    for words, text in (
+        (("theirs.csv",), "sum to one"),
+        (("theirs.csv", fitted), "by themselves"),
+        ((fitted, "--void", "3"), "--void"),
+    ):
+        code, out, err = run("evaluate", *words)
+        assert (code, out) == (2, "")
+        assert text in err
+
+
 def test_evaluate_measures_a_saved_predictor(run, fitted, tmp_path):
     assert "--task" in run("evaluate", f"{fitted}/predictor")[2]
     code, out, _ = run(

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from levelhead import evaluation
+from levelhead.arrays import SUFFIXES
 from levelhead.cli.console import headline_table, print_json, simple_table, table_json
 from levelhead.cli.console import out as stdout
 from levelhead.cli.options import MEASURING, AsJson, DataDir, Device, Suites, Trust, split_commas, task_options
 from levelhead.storage import load
+from levelhead.studies.audit import Audit, audit, is_predictions
 from levelhead.studies.grid import Source
 from levelhead.studies.store import find_cells, read_json
 from levelhead.studies.suites import study_suites, suite_of
@@ -23,7 +25,10 @@ def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Run folders, folders of run folders, or saved predictors.", show_default=False
+            metavar="PATH...",
+            help="Run folders, folders of run folders, or saved predictors; or predictions of any library: "
+            ".safetensors, .npz or .csv files, and folders of them.",
+            show_default=False,
         ),
     ],
     task: Annotated[
@@ -43,24 +48,41 @@ def evaluate(
             "--out", "-o", help="Write the measurements to this file too: .csv or .parquet.", rich_help_panel=MEASURING
         ),
     ] = None,
+    void: Annotated[
+        int | None,
+        typer.Option("--void", help="For predictions: the label of rows that do not count.", rich_help_panel=MEASURING),
+    ] = None,
     device: Device = "cpu",
     trust: Trust = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure finished predictors, again or on other suites, without training.
+    """Measure finished predictors, again or on other suites, without training; or predictions alone.
 
-    What is measured on a run folder is written into it: `report` shows it from then on.
+    What is measured on a run folder is written into it: `report` shows it from then on. Files of predictions are
+    checked and scored with a receipt: digest, rows, what was computed from what.
 
     \b
     [bold]Examples[/bold]
       levelhead evaluate runs/fashion-mini --suite shift,ood
       levelhead evaluate my_predictor --task fashion-mini --suite clean --json
+      levelhead evaluate predictions.npz --suite "clean(metrics='all')" --json
     """
+    files = [path for path in paths if is_predictions(path)]
+    if files:
+        if len(files) < len(paths):
+            raise ValueError("files of predictions are scored by themselves: give them, or run folders and predictors")
+        show_audit(audit(files, suites=split_commas(suite) or None, void=void), out=out, as_json=as_json)
+        return
+    if void is not None:
+        raise ValueError("--void is for files of predictions; a task knows which of its labels do not count")
     saved = [path for path in paths if (path / "predictor.json").exists()]
     cells = find_cells(*[path for path in paths if path not in saved])
     for path in paths:
         if path not in saved and not find_cells(path):
-            raise FileNotFoundError(f"{path} holds no run folder and no predictor.json; `levelhead fit` writes one")
+            raise FileNotFoundError(
+                f"{path} holds no run folder, no predictor.json and no predictions ({', '.join(SUFFIXES)}); "
+                "`levelhead fit` writes run folders"
+            )
     suites = split_commas(suite) or None
     given: dict[str, Any] = {"options": task_options(data_dir), "device": device, "trust": tuple(trust or ())}
     rows = [row for path in saved for row in measure_saved(path, task, suites=suites, **given)]
@@ -77,6 +99,28 @@ def evaluate(
         stdout().print(headline_table(table))
     if rows:
         stdout().print(records_table(rows))
+
+
+def show_audit(found: Audit, *, out: Path | None, as_json: bool) -> None:
+    """Measurements of predictions, and their receipts."""
+    rows = [record._asdict() for record in found.records]
+    if out is not None:
+        write(out, rows, [])
+    if as_json:
+        print_json({"records": rows, "receipts": list(found.receipts), "environment": found.environment})
+        return
+    stdout().print(records_table(rows))
+    lines = [
+        (
+            receipt["file"],
+            receipt["scored_as"],
+            str(receipt["rows"]),
+            receipt["sha256"][:16],
+            "; ".join(f"{name}: {how}" for name, how in receipt["computed"].items()) or "nothing",
+        )
+        for receipt in found.receipts
+    ]
+    stdout().print(simple_table(("file", "scored as", "rows", "sha256", "computed"), lines, title="Receipts"))
 
 
 def measure_cell(
@@ -116,13 +160,15 @@ def measure_saved(
 
 
 def records_table(rows: list[dict[str, Any]]) -> Any:
-    """Measurements of saved predictors for a terminal: no standard errors, no severities but as part of the name."""
+    """Measurements for a terminal: no standard errors, no severities but as part of the name."""
     lines = []
     for row in rows:
         data = row["data"] if row["severity"] is None else f"{row['data']} {row['severity']}"
         if not row["metric"].endswith("_se"):
-            lines.append((row["predictor"], row["evaluation"], data, row["metric"], f"{row['value']:.5g}"))
-    return simple_table(("predictor", "suite", "data", "metric", "value"), lines)
+            named = (row["predictor"],) if "predictor" in row else ()
+            lines.append((*named, row["evaluation"], data, row["metric"], f"{row['value']:.5g}"))
+    head = ("suite", "data", "metric", "value")
+    return simple_table(("predictor", *head) if rows and "predictor" in rows[0] else head, lines)
 
 
 def write(out: Path, rows: list[dict[str, Any]], cells: list[Path]) -> None:

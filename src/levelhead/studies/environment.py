@@ -18,16 +18,19 @@ PACKAGES = ("torch", "numpy", "safetensors", "einops", "jaxtyping", "pandas", "p
 
 def environment(task: Task, device: str) -> dict[str, Any]:
     """Plain JSON of versions, commit, device and the task's receipt."""
+    return {**software(), "device": _device(device), "task": task.receipt()}
+
+
+def software() -> dict[str, Any]:
+    """Plain JSON of versions, commit, system and date."""
     return {
         "levelhead": levelhead.__version__,
         "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": _device(device),
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "task": task.receipt(),
     }
 
 
