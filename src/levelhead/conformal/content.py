@@ -19,6 +19,10 @@ def row_uniforms(x: Float[Tensor, "batch *input"], seed: int = 0) -> Float[Tenso
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(x.device) * 2 + 1
     mixed = (bits * odd).sum(-1) + seed  # wraps modulo 2^64, in any order of summation
     for multiplier in MULTIPLIERS:
-        mixed = (mixed ^ (mixed >> 31)) * multiplier
-    mixed = mixed ^ (mixed >> 31)
+        mixed = _folded(mixed) * multiplier
+    mixed = _folded(mixed)
     return ((mixed >> (64 - BITS)) & (2**BITS - 1)).double() / 2**BITS
+
+
+def _folded(mixed: Tensor) -> Tensor:
+    return mixed ^ ((mixed >> 31) & (2**33 - 1))  # a shift that brings zeros: int64 shifts repeat the sign

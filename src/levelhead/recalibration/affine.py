@@ -14,7 +14,7 @@ from levelhead.recalibration.members import Recalibrated
 from levelhead.types import Scalar
 
 RIDGE = 1e-6  # on what no other penalty holds: fixes what softmax leaves free, and where rows cannot tell
-STEPS = 150  # well-posed fits take some tens; where rows can be separated the ridge alone decides, slowly
+STEPS = 250  # well-posed fits take some tens; where rows can be separated the ridge alone decides, slowly
 
 
 class Affine(Recalibrated):
@@ -99,7 +99,7 @@ def minimised(loss: Callable[..., Scalar], *starts: Tensor) -> tuple[Tensor, ...
             max_eval=2 * STEPS,
             history_size=20,
             tolerance_grad=1e-9,
-            tolerance_change=1e-11,
+            tolerance_change=1e-12,
             line_search_fn="strong_wolfe",
         )
 
