@@ -1,12 +1,16 @@
-"""What every sampler must do: the same seed the same predictor, resume to the bit, and learning."""
+"""What every sampler must do: the same seed the same predictor, resume to the bit, and learning.
+
+A sampler that refuses a plain network is tested after the one surgery that it needs.
+"""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contracts.styles import STYLES, TASK, X, attempt, name, specs
+from contracts.styles import STYLES, TASK, X, attempt, made, name, refusal, specs
 from torch import Tensor
 
 from levelhead.forward import Forward, Objective, Stateless, network_loss
@@ -35,8 +39,21 @@ def small(sampler: Any, epochs: int, batch_size: int = 8) -> Any:
     return dataclasses.replace(sampler, **changes)
 
 
+@cache
+def company(sampler: Any) -> tuple[Any, ...]:
+    """The surgery without which a sampler refuses every network; none where it needs none, or nothing helps."""
+    for surgery in ((), *((spec,) for spec in specs("surgeries"))):
+        if surgery and refusal(*surgery, "mlp-norm"):
+            continue
+        network = made("mlp-norm", *surgery)
+        found, _ = attempt(lambda network=network: sampler.init(network, TASK.sealed(), Run(0)))
+        if found is not None:
+            return surgery
+    return ()
+
+
 def recipe(sampler: Any, *regularisers: Any, style: str = "mlp-norm") -> Recipe:
-    return Recipe(backbone=STYLES[style], regularisers=regularisers, sampler=sampler)
+    return Recipe(backbone=STYLES[style], surgery=company(sampler), regularisers=regularisers, sampler=sampler)
 
 
 def state(predictor: Predictor) -> dict[str, Tensor]:
@@ -116,8 +133,9 @@ def test_it_moves_exactly_what_requires_grad(sampler):
     state_of = network.head.weight.clone()
     train(network, TASK.sealed(), (), chosen, Run(0))
     moved = {key for key, tensor in network.named_parameters() if not torch.equal(tensor, held[key])}
-    assert resting
-    assert moved == set(held) - resting
+    tuned = {key for key in held if key.startswith("hyper.")}  # these wait for who tunes them
+    assert resting - tuned
+    assert moved - tuned == set(held) - resting
     assert torch.equal(network.head.weight, state_of)
 
 
