@@ -51,6 +51,15 @@ def test_what_is_undefined_is_absent():
     assert found["spiegelhalter_p"] == 1
 
 
+def test_sets_of_the_worst_class():
+    y = torch.tensor([0, 0, 1, 1])
+    belief = CategoricalMixture(torch.randn(1, 4, 3)).with_sets(
+        torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]]).bool()
+    )
+    found = more_class_scores(of_batch(belief, Batch(torch.zeros(4, 1), y, torch.arange(4))))
+    assert (found["set_empty_share"], found["set_worst_class_coverage"]) == (0.25, 0.5)
+
+
 def test_members_beside_their_mixture(labelled):
     members = torch.randn(3, 60, 4).log_softmax(-1)
     y = torch.randint(4, (60,))

@@ -34,6 +34,7 @@ from levelhead.metrics.diversity import (
 from levelhead.metrics.intervals import interval_score
 from levelhead.metrics.kernel_calibration import kernel_ece
 from levelhead.metrics.pavpu import pavpu
+from levelhead.metrics.prediction_sets import class_coverage, empty_share
 from levelhead.metrics.ranking import accuracy_above, augrc, excess_aurc
 from levelhead.metrics.regression import interval_coverage, mae, mean_width, mixture_cdf, mixture_quantile, rmse
 from levelhead.metrics.regression_calibration import (
@@ -78,7 +79,7 @@ def more_class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     spiegelhalter, kolmogorov_smirnov, kuiper; calibration_slope, calibration_intercept. brier_skill and the five terms
     of the Brier score, spherical. excess_aurc, augrc, relative_aulc, rejection_ratio by confidence;
     selective_accuracy80, coverage_at_risk5; accuracy and share of the rows of confidence at least 50, 70, 90 %;
-    pavpu: mean over 21 thresholds of the entropy.
+    pavpu: mean over 21 thresholds of the entropy. Prediction sets: set_empty_share, set_worst_class_coverage.
     """
     log_probs, y = labelled_rows(beliefs.log_probs, beliefs.y)
     confidence, correct = top_label(log_probs, y)
@@ -115,6 +116,9 @@ def more_class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     for threshold, accuracy, count in zip(CONFIDENT, *curve, strict=True):
         found[f"accuracy_above{threshold:.0%}".removesuffix("%")] = accuracy
         found[f"share_above{threshold:.0%}".removesuffix("%")] = count.double() / len(y)
+    if beliefs.sets is not None:
+        found["set_empty_share"] = empty_share(beliefs.sets)
+        found["set_worst_class_coverage"] = class_coverage(beliefs.sets, y).nan_to_num(nan=1.0).amin()
     return _finite(found)
 
 
