@@ -5,7 +5,7 @@ from report.runs import PLAIN, classification
 
 from levelhead.beliefs import ClassBeliefs
 from levelhead.metrics.ranking import accuracy_above
-from levelhead.report.confidence import SEEN, THRESHOLDS, curve
+from levelhead.report.confidence import SEEN, THRESHOLDS, confidence_curves, curve
 from levelhead.report.evidence import read
 
 
@@ -27,3 +27,14 @@ def test_a_curve_is_the_accuracy_above_each_threshold_over_all_seeds(tmp_path):
 def test_nothing_stored_is_no_curve(tmp_path):
     contender = read(classification(tmp_path, (PLAIN,), seeds=(0,), shifts=(), rows=40))[0].done[0]
     assert curve(contender, ["shift-fog-3"]) == []
+
+
+def test_counts_stand_beside_accuracies(tmp_path):
+    (evidence,) = read(classification(tmp_path, (PLAIN,), seeds=(0,), severities=(1, 5), rows=60))
+    made = confidence_curves(evidence)
+    for heading in ("Accuracy on clean test rows, %", "Share of the clean test rows, %", "at severity 5, %"):
+        assert heading in made
+    points = curve(evidence.done[0], ["test"])
+    shares = [point.share for point in points]
+    assert shares[0] == 1
+    assert shares == sorted(shares, reverse=True)

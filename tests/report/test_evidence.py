@@ -172,3 +172,19 @@ def test_nobody_wins_a_coverage(tmp_path):
     found = read(regression(tmp_path, seeds=(0, 1)))[0]
     assert ranked(found, "clean", "coverage95").marks() == {}
     assert "best" in ranked(found, "clean", "rmse").marks().values()
+
+
+def test_the_strongest_severity_is_where_recipes_are_right_least_often(tmp_path):
+    (evidence,) = read(classification(tmp_path, (PLAIN,), seeds=(0,), severities=(1, 3, 5), rows=60))
+    assert evidence.strongest_severity == 5
+    assert evidence.strongest == ["shift-contrast-5", "shift-gaussian_noise-5"]
+    run = evidence.done[0].done[0]
+    run.__dict__["by_metric"] = {
+        ("shift", "accuracy"): [(shift, level, level != 3) for shift in evidence.shifts for level in (1, 3, 5)]
+    }
+    (again,) = [
+        type(evidence)(
+            evidence.task, tuple(type(c)(c.series, c.text, c.backbone, c.digest, c.runs) for c in evidence.contenders)
+        )
+    ]
+    assert again.strongest_severity == 3

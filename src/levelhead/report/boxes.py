@@ -35,21 +35,21 @@ class Five(NamedTuple):
 
 
 def boxes(evidence: Evidence) -> Markup:
-    """A figure a metric, one panel a severity: for each recipe the spread over the kinds of shift."""
+    """A figure a metric, one panel a severity: for each recipe the spread over the kinds of shift; 0 is clean."""
     parts = [(metric(name).name, _figure(evidence, name)) for name in quantities(evidence)]
     return views(f"boxes-{evidence.slug}", parts)
 
 
 def _figure(evidence: Evidence, name: str) -> Markup:
     what = metric(name)
-    found = {level: _at(evidence, name, level) for level in evidence.severities}
+    found = {level: _at(evidence, name, level) for level in (0, *evidence.severities)}
     limits = around([edge for spreads in found.values() for five in spreads.values() for edge in five])
     panels, rows = [], []
     for level, spreads in found.items():
         slug = f"box-{evidence.slug}-{name}-{level}"
-        title = f"{what.name} over shifts at severity {level}"
+        title = f"{what.name} over shifts at severity {level}" if level else f"{what.name} on clean rows"
         size = (340.0 if len(found) <= FEW else 212.0, ROW * len(spreads) + 42)
-        panels.append((f"Severity {level}", _panel(slug, size, title, what, spreads, limits)))
+        panels.append((f"Severity {level}" if level else "Clean", _panel(slug, size, title, what, spreads, limits)))
         rows += [
             (series.name, str(level), *(what.write(edge / what.factor) for edge in five))
             for series, five in spreads.items()
@@ -59,7 +59,8 @@ def _figure(evidence: Evidence, name: str) -> Markup:
     way = ways.get(better(name) or "", "")
     caption = (
         f"{what.name}{unit(what)}{way}: box from the lower to the upper quartile over "
-        f"{plural(len(evidence.shifts), 'kind')} of shift, line at the median, whiskers to the extremes."
+        f"{plural(len(evidence.shifts), 'kind')} of shift, line at the median, whiskers to the extremes. Clean test "
+        "rows are one set, so a line."
     )
     numbers = Table(heads, tuple(rows)).markup(caption)
     series = [contender.series for contender in evidence.done]
@@ -67,10 +68,13 @@ def _figure(evidence: Evidence, name: str) -> Markup:
 
 
 def _at(evidence: Evidence, name: str, level: int) -> dict[Series, Five]:
-    """The spread of each recipe over the shifts, in the units that are shown."""
+    """The spread of each recipe over the shifts, in the units that are shown; of clean rows at level 0."""
     found = {}
     for contender in evidence.done:
-        estimates = [contender.estimate(name, "shift", shift, level) for shift in evidence.shifts]
+        if level == 0:
+            estimates = [contender.estimate(name, "clean")]
+        else:
+            estimates = [contender.estimate(name, "shift", shift, level) for shift in evidence.shifts]
         values = [estimate.mean * metric(name).factor for estimate in estimates if estimate is not None]
         if values:
             found[contender.series] = Five.of(values)

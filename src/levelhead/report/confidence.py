@@ -29,22 +29,24 @@ Curves = Mapping[Contender, Sequence[Point]]
 
 
 def confidence_curves(evidence: Evidence) -> Markup | None:
-    """Accuracy of the rows at least as confident as a threshold, clean and at the highest severity."""
-    sets = [("Accuracy on clean test rows", ["test"])]
+    """Accuracy and number of the rows at least as confident as a threshold, clean and under the strongest shift."""
+    sets = [("clean test rows", ["test"])]
     if evidence.strongest:
-        sets.append((f"Accuracy under all shifts at severity {evidence.severities[-1]}", evidence.strongest))
+        sets.append((f"rows under all shifts at severity {evidence.strongest_severity}", evidence.strongest))
     panels, tables = [], []
     for place, (heading, keys) in enumerate(sets):
         curves = {c: points for c in evidence.done if (points := curve(c, keys))}
         if curves:
-            panels.append((f"{heading}, %", _panel(f"above-{evidence.slug}-{place}", heading, curves)))
-            tables.append(_table(heading, curves))
+            slug = f"above-{evidence.slug}-{place}"
+            panels.append((f"Accuracy on {heading}, %", _panel(slug, f"Accuracy on {heading}", curves)))
+            panels.append((f"Share of the {heading}, %", _counts(f"{slug}-count", f"Share of the {heading}", curves)))
+            tables.append(_table(f"Accuracy on {heading}", curves))
     if not panels:
         return None
     caption = (
         "Accuracy of the rows on which a recipe is at least this confident, seeds together: what is left if the "
-        f"doubtful rows are handed to somebody else. Points with fewer than {SEEN} rows are left out. Numbers at the "
-        "left end name the recipes."
+        f"doubtful rows are handed to somebody else; and how many rows these are. Points with fewer than {SEEN} rows "
+        "are left out. Numbers at the left end name the recipes."
     )
     return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=join(tables))
 
@@ -78,6 +80,26 @@ def _panel(slug: str, heading: str, curves: Curves) -> Markup:
     labels = end_labels(ends, x=x.start - 10, low=8, high=height - 38)
     title = f"{heading}, above a confidence"
     return svg(slug, SIZE, grid, *marks, labels, title=title, text=_words(curves))
+
+
+def _counts(slug: str, heading: str, curves: Curves) -> Markup:
+    """How many rows are left above each confidence."""
+    width, height = SIZE
+    x, y = Scale(0, 1, 64, width - 8), Scale(0, 101, height - 38, 8)
+    marks, ends = [], []
+    for contender, points in curves.items():
+        places = [(x(point.threshold), y(100 * point.share)) for point in points]
+        dots = [contender.series.marker(*place, radius=2.6) for place in places[::4]]
+        marks.append(contender.series.group(polyline(places), dots))
+        ends.append((contender.series, *places[-1]))
+    grid = frame(x, y, x_label="Confidence at least", x_ticks=[0, 0.25, 0.5, 0.75, 1], room=24)
+    contender, points = max(curves.items(), key=lambda entry: entry[1][-1].share)
+    text = (
+        f"{contender.series.name} has the most rows at its highest confidence: {100 * points[-1].share:.0f} percent "
+        f"at {points[-1].threshold:g} or more."
+    )
+    labels = end_labels(ends, x=x.stop - 4, low=8, high=height - 38)
+    return svg(slug, SIZE, grid, *marks, labels, title=f"{heading} above a confidence", text=text)
 
 
 def _words(curves: Curves) -> str:

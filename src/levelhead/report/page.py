@@ -6,6 +6,7 @@ from pathlib import Path
 
 from levelhead.report.boxes import boxes
 from levelhead.report.confidence import confidence_curves
+from levelhead.report.corruption import corruption_table
 from levelhead.report.cost import pareto
 from levelhead.report.evidence import Evidence, read
 from levelhead.report.findings import findings, lead
@@ -14,6 +15,7 @@ from levelhead.report.heat import heat
 from levelhead.report.markup import Markup, el, join
 from levelhead.report.outside import histograms
 from levelhead.report.quantiles import quantile_plots
+from levelhead.report.quartiles import quartile_table
 from levelhead.report.receipts import failures, receipts, repeat
 from levelhead.report.reliability import reliability_diagrams
 from levelhead.report.severity import severity_lines
@@ -109,11 +111,14 @@ def _shift(evidence: Evidence) -> Markup | None:
         "how much quality is lost, and whether confidence is lost with it.",
     )
     kinds = len(evidence.shifts)
+    errors = corruption_table(evidence)
     return join(
         intro,
         el("h3", "Against severity"),
         severity_lines(evidence),
         (el("h3", "Spread over the kinds of shift"), boxes(evidence)) if kinds >= ENOUGH_FOR_BOXES else None,
+        (el("h3", "Quartiles over kinds and severities"), quartile_table(evidence)),
+        (el("h3", "Mean corruption error"), errors) if errors is not None else None,
         (el("h3", "Kind by kind"), heat(evidence)) if len(evidence.shifted_sets) > 1 else None,
     )
 

@@ -30,7 +30,7 @@ def reliability_diagrams(evidence: Evidence) -> Markup | None:
         return None
     heads = ("Recipe", "Rows", "Confidence", "Accuracy", "Share of rows")
     numbers = Table(heads, tuple(rows)).markup(f"Reliability in {NUM_BINS} bins of equal width")
-    also = f"; open squares are all shifts at severity {evidence.severities[-1]}" if evidence.strongest else ""
+    also = f"; open squares are all shifts at severity {evidence.strongest_severity}" if evidence.strongest else ""
     caption = (
         f"Accuracy among rows of about equal confidence, in {NUM_BINS} bins, seeds together. Filled circles are clean "
         f"test rows{also}. A mark's area is its share of the rows; bins with fewer than {SEEN} are left out. On the "

@@ -1,6 +1,7 @@
 """Mean corruption error of the recipes of a study, and of its NLL and ECE: what shift costs, in one number each."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -135,4 +136,6 @@ def _means(values: Measured, places: set[tuple[str, int]]) -> dict[str, float]:
 
 
 def _se(values: list[float]) -> float:
-    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    if len(values) < 2 or not all(map(isfinite, values)):  # stdev raises on NaN
+        return float("nan")
+    return stdev(values) / len(values) ** 0.5

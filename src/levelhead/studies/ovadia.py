@@ -12,18 +12,21 @@ from levelhead.studies.study import BadStudy, RecipeLike, Study
 from levelhead.tasks.load import load_task
 
 BASELINE = "plain"
+# A cold posterior: at temperature 1 LeNet on 20,000 images of Fashion-MNIST is right on 73 % of the validation images
+# after ten epochs, at 0.1 on 87 %, without a posterior on 89 %. The last layer alone needs no such help.
+SVI = "mean_field + elbo(temperature=0.1)"
 RECIPES = (
     BASELINE,
     "temperature",
     "mc_dropout",
     "deep_ensemble(size=4)",
-    "mean_field + elbo",
+    SVI,
     "mc_dropout(where='head')",
     "mean_field(within='head') + elbo",
 )
 """In the paper's words: vanilla, temperature scaling, dropout, ensembles, SVI, LL-dropout and LL-SVI."""
 
-GEOMETRIC = "shift(shifts=(rotation, translation), severities=None, limit=1000)"
+GEOMETRIC = "shift(shifts=(rotation, translation), severities=None, limit=500)"
 CORRUPTED = "shift(limit=500)"
 
 
@@ -43,20 +46,21 @@ class Scale:
     options: tuple[tuple[str, Any], ...] = ()
 
 
-def _adam(epochs: int, lr: float) -> AdamW:
-    return AdamW(epochs=epochs, lr=lr, weight_decay=0.0)
+def _adam(epochs: int, batch_size: int) -> AdamW:
+    return AdamW(epochs=epochs, batch_size=batch_size, lr=2e-3, weight_decay=0.0)
 
 
+TEN_THOUSAND = (("val", 47_500), ("calibration", 2_500))  # of Fashion-MNIST's 60,000 training images, to train on
 SCALES = {
     # 6,000 images that are inside the package: minutes
-    "fashion-mini": Scale("lenet", _adam(20, 2e-3), GEOMETRIC),
-    # 20,000 training images, 10 epochs (the paper's MNIST: 50,000 and 20)
-    "fashion-mnist": Scale("lenet", _adam(10, 2e-3), GEOMETRIC, (("val", 37_500), ("calibration", 2_500))),
-    # 10,000 training images, ResNet-8 for 10 epochs (the paper: 40,000, ResNet-20 for 200). Without augmentation
-    # a network this small and short-trained still comes to fit its images, and to be surer than it is right.
+    "fashion-mini": Scale("lenet", _adam(20, 64), GEOMETRIC),
+    # 10,000 training images, 10 epochs (the paper's MNIST: 50,000 and 20)
+    "fashion-mnist": Scale("lenet", _adam(10, 64), GEOMETRIC, TEN_THOUSAND),
+    # 10,000 training images, 6 epochs of a ResNet of 8 layers and 8 filters (the paper: 40,000, and 200 of ResNet-20).
+    # Small batches, as the paper has them, and no augmentation: so few steps do not fit the images otherwise.
     "cifar10": Scale(
-        "resnet8",
-        _adam(10, 2e-3),
+        "resnet(depth=8, width=8)",
+        _adam(6, 32),
         CORRUPTED,
         (("val", 37_500), ("calibration", 2_500), ("augment", None), ("ood", True)),
     ),
