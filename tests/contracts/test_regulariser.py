@@ -57,11 +57,12 @@ def company(regulariser: Any) -> tuple[Any, ...]:
 
 
 def accepted(network: Network, *regularisers: Any, task: Task = LABELLED) -> Network:
-    """The network after the surgeries that these regularisers still need."""
-    for regulariser in regularisers:
+    """The network after the surgeries that these regularisers still need; another one where it does not stand them."""
+    for regulariser in regularisers * 2:  # the first ones' needs again, where another network came
         if attempt(lambda given=regulariser, to=network: objective_of([given], to, task))[0] is None:
             for surgery in company(regulariser):
-                network = surgery(network)
+                after, _ = attempt(lambda surgery=surgery, to=network: surgery(to))
+                network = surgery(membered(1, task)) if after is None else after
     return network
 
 

@@ -29,7 +29,7 @@ class ConvPool(nn.Sequential):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(OrderedDict(conv=conv, act=nn.ReLU(), pool=nn.MaxPool2d(2)))
 
-    def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch out g v"]:
+    def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "rows out g v"]:
         """The pooled maps."""
         if not (self.training and x.device.type == "cpu" and self._untouched()):
             return super().forward(x)

@@ -24,3 +24,11 @@ class PerMember(Membered):
     def forward(self, x: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
         """The copies' outputs, member-major as the rows came."""
         return torch.cat([member(z) for member, z in zip(self.members, self.by_member(x).unbind(0), strict=True)])
+
+
+def fresh_heads(head: nn.Linear, num_members: int, width: int) -> PerMember:
+    """A new linear head for each member, on features of `width`; from torch's global stream."""
+    found = PerMember(nn.Linear(width, head.out_features, head.bias is not None), num_members)
+    for member in found.members:
+        member.reset_parameters()  # type: ignore[operator]
+    return found

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from levelhead.declared import Membered
 from levelhead.layers.packed import KINDS, Unpack, packed
-from levelhead.layers.per_member import PerMember
+from levelhead.layers.per_member import fresh_heads
 from levelhead.network import Network
 from levelhead.probe import evaluating
 from levelhead.types import CannotCompose, Reference
@@ -88,10 +88,8 @@ class PackedEnsemble:
             raise CannotCompose(MIXED)
         unpack = Unpack(self.num_members, network.channel)
         new = wide.declare(num_members=self.num_members).appended(unpack, name="unpack", author="PackedEnsemble")
-        width = new.width
-        return new.replace(
-            lambda name, _: name == "head", lambda head: self.heads(head, width), within="head", author="PackedEnsemble"
-        )
+        heads = fresh_heads(network.head, self.num_members, new.width)  # type: ignore[arg-type]  # checked
+        return new.replace(lambda name, _: name == "head", lambda _: heads, within="head", author="PackedEnsemble")
 
     def check(self, network: Network) -> None:
         """Raise CannotCompose where no ensemble can be packed."""
@@ -102,14 +100,6 @@ class PackedEnsemble:
         for name, parameter in network.named_parameters():
             if not parameter.requires_grad:
                 raise CannotCompose(FROZEN.format(name=name))
-
-    def heads(self, head: nn.Module, width: int) -> PerMember:
-        """A new head for each member."""
-        assert isinstance(head, nn.Linear)
-        found = PerMember(nn.Linear(width, head.out_features, head.bias is not None), self.num_members)
-        for member in found.members:
-            member.reset_parameters()  # type: ignore[operator]
-        return found
 
     def apart(self, wide: Network, layers: Mapping[str, nn.Module]) -> bool:
         """Whether nobody else's channels move when one member's weights do, for each member."""
