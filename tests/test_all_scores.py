@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,17 @@ def test_the_clean_suite_measures_them_when_asked():
     found = {r.metric for r in records(Echo(2), logits_task(members=2), [spec])}
     assert usual < found
     assert {"kernel_ece", "augrc", "pavpu"} <= found - usual
+    numbers = {r.metric: r.value for r in records(Echo(2), logits_task(members=2, n=250), [spec])}
+    task = logits_task(members=2, n=250)
+    members = torch.stack(task.test.x.split(3, dim=-1)).log_softmax(-1)
+    for name, value in member_scores(members, task.test.y).items():
+        assert numbers[name] == pytest.approx(value, rel=1e-6), name
+    x = task.test.x.clone()
+    x[220] = torch.tensor([3e38, -3e38, -3e38, -3e38, 3e38, -3e38])  # each excludes what the other says: KL is infinite
+    found = {r.metric for r in records(Echo(2), replace(task, test=replace(task.test, x=x)), [spec])}
+    assert "pairwise_js" in found
+    assert "pairwise_kl" not in found
+    assert "disagreement" not in {r.metric for r in records(Echo(1), logits_task(), [spec])}
     targets = {r.metric for r in records(EchoGaussian(), moments_task(), [spec])}
     assert {"ence", "ence_floor", "ause", "interval_score95", "pit_p"} <= targets
     with pytest.raises(ValueError, match="metrics"):
