@@ -107,3 +107,19 @@ def test_all_metrics_have_a_direction_or_none_by_intent(labelled, measured):
         name for found in (scores(labelled), scores(measured), detection_scores(labelled, labelled)) for name in found
     }
     assert {name for name in names if better(name) is None and not name.endswith("_se")} == neither
+
+
+def test_intervals_and_abstentions_are_scored():
+    low, high = torch.tensor([[0.0], [0.0], [3.0]]), torch.tensor([[1.0], [4.0], [5.0]])
+    y, accepted = torch.tensor([[0.5], [5.0], [4.0]]), torch.tensor([True, True, False])
+    mixture = GaussianMixture(torch.zeros(1, 3, 1), torch.ones(1, 3, 1))
+    belief = mixture.with_intervals(torch.stack([low, high], -1)).with_accepted(accepted)
+    found = scores(of_batch(belief, Batch(torch.zeros(3, 1), y, torch.arange(3))))
+    assert found["interval_coverage"] == pytest.approx(2 / 3)
+    assert found["interval_width"] == pytest.approx(7 / 3)
+    assert found["selective_coverage"] == pytest.approx(2 / 3)
+    assert found["selective_rmse"] == pytest.approx(((0.25 + 25) / 2) ** 0.5)
+    classes = CategoricalMixture(torch.eye(3)[None]).with_accepted(accepted)
+    found = scores(of_batch(classes, Batch(torch.zeros(3, 1), torch.tensor([0, 2, 1]), torch.arange(3))))
+    assert found["selective_coverage"] == pytest.approx(2 / 3)
+    assert found["selective_risk"] == pytest.approx(1 / 2)

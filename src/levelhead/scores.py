@@ -16,7 +16,9 @@ from levelhead.metrics.noise_floors import noise_floors
 from levelhead.metrics.ranking import aurc, auroc
 from levelhead.metrics.regression import (
     crps,
+    interval_coverage,
     mae,
+    mean_width,
     mixture_cdf,
     mixture_nll,
     quantile_calibration_error,
@@ -39,7 +41,7 @@ _LOWER = (
     *("mce", "rmsce", "debiased_squared_ece", "sweep_ece", "kernel_ece", "top5_ece", "positive_ece"),
     *("adaptive_classwise_error", "thresholded_error", "brier_reliability", "excess_aurc", "augrc", "member_nll"),
     *("rmse", "mae", "crps", "quantile_error", "interval_error", "ence", "uce", "ause", "interval_score95"),
-    "energy_score",
+    *("energy_score", "selective_risk", "selective_rmse", "interval_width"),
     *("parameters", "stored_values", "multiply_adds", "seconds_per_example", "latency", "peak_memory"),
 )
 # Which way is better; metrics of which that cannot be said are absent: confidence, uncertainties, coverage, sharpness.
@@ -67,7 +69,9 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     with `_floor`: what they read when the probabilities are exactly right, on as many rows. confidence, and the
     uncertainties total, aleatoric and epistemic in nats, as means. aurc: area under risk against coverage, by
     confidence. failure_auroc: errors found by low confidence; absent where there are none, or nothing else. Prediction
-    sets, where there are any: set_coverage, set_size. `levelhead.all_scores` has the metrics that few ask for.
+    sets, where there are any: set_coverage, set_size. Where a selective step abstains: selective_coverage, the share
+    of rows accepted, and selective_risk, the error rate among them. `levelhead.all_scores` has the metrics that few
+    ask for.
     """
     log_probs, y = labelled_rows(beliefs.log_probs, beliefs.y)
     best, label = log_probs.max(dim=-1)
@@ -102,6 +106,9 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     if beliefs.sets is not None:
         found["set_coverage"] = float(beliefs.sets[torch.arange(len(y)), y].double().mean())
         found["set_size"] = float(beliefs.sets.sum(-1).double().mean())
+    if beliefs.accepted is not None:
+        found["selective_coverage"] = float(beliefs.accepted.double().mean())
+        found["selective_risk"] = float((~correct)[beliefs.accepted].double().mean())
     return found
 
 
@@ -112,7 +119,8 @@ def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
     interval), each with `_se`: bootstrap over the rows, 200 replicates. mae; gaussian_nll (of one Gaussian with the
     mixture's mean and variance, as UCI tables report); crps; quantile_error (0 when calibrated) and its `_floor`;
     sharpness (mean standard deviation); the uncertainties total, aleatoric and epistemic: variances, as means over
-    rows.
+    rows. Prediction intervals, where there are any: interval_coverage and interval_width, over rows and targets. Where
+    a selective step abstains: selective_coverage, and selective_rmse of the rows accepted.
     """
     mixture, y = beliefs.mixture, beliefs.y
     parts = {"log_weights": beliefs.log_weights}
@@ -122,6 +130,13 @@ def target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
     squared = (y.double() - mixture.mean.double()).square()
     columns = torch.stack([squared.mean(-1), -log_prob, inside.double().mean(-1)], dim=-1)
     found = _with_errors(("rmse", "nll", "coverage95"), columns, _root_first)
+    if beliefs.intervals is not None:
+        low, high = beliefs.intervals.unbind(-1)
+        found["interval_coverage"] = float(interval_coverage(low, high, y=y).share)
+        found["interval_width"] = float(mean_width(low, high))
+    if beliefs.accepted is not None:
+        found["selective_coverage"] = float(beliefs.accepted.double().mean())
+        found["selective_rmse"] = float(squared[beliefs.accepted].mean().sqrt())
     return found | {
         "mae": float(mae(mixture.mean, y)),
         "gaussian_nll": float(mixture_nll(mixture.mean[None], mixture.variance[None], y=y)),

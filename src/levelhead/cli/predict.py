@@ -64,7 +64,9 @@ def predict(
       total               how unsure the prediction is altogether: entropy, in nats
       aleatoric           the part that lies in the input: more training would not remove it
       epistemic           the part that lies in the predictor: how far its members disagree
-    For real targets: mean and sd, and the three as variances.
+      set                 the labels of the prediction set, where the recipe makes sets (lac, aps, raps)
+      accepted            whether the prediction is given at all, where the recipe may abstain (selective)
+    For real targets: mean and sd, and the three as variances; low and high where the recipe makes intervals (cqr).
 
     \b
     [bold]Examples[/bold]
@@ -120,7 +122,28 @@ def believe(model: Any, keys: Sequence[str], x: Tensor, names: Sequence[str]) ->
             {"input": key, **moments(mean, variance)}
             for key, mean, variance in zip(keys, belief.mean.tolist(), belief.variance.tolist(), strict=True)  # type: ignore[attr-defined]
         ]
-    return [{**row, **{name: values[place] for name, values in sure.items()}} for place, row in enumerate(found)]
+    more = decisions(belief, names)
+    return [
+        {**row, **{name: values[place] for name, values in sure.items()}, **more[place]}
+        for place, row in enumerate(found)
+    ]
+
+
+def decisions(belief: Predictive, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What conformal and selective steps add to a row: its set or intervals, and whether it is accepted."""
+    rows: list[dict[str, Any]] = [{} for _ in belief.total()]
+    if belief.sets is not None:
+        for row, kept in zip(rows, belief.sets.tolist(), strict=True):
+            row["set"] = " ".join(name for name, inside in zip(names, kept, strict=True) if inside)
+    if belief.intervals is not None:
+        for row, sides in zip(rows, belief.intervals.tolist(), strict=True):
+            for k, (low, high) in enumerate(sides):
+                mark = "" if len(sides) == 1 else f" {k}"
+                row |= {f"low{mark}": low, f"high{mark}": high}
+    if belief.accepted is not None:
+        for row, accepted in zip(rows, belief.accepted.tolist(), strict=True):
+            row["accepted"] = accepted
+    return rows
 
 
 def moments(mean: list[float], variance: list[float]) -> dict[str, float]:

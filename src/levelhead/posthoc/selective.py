@@ -41,8 +41,8 @@ class Selective:
     Both promises are for rows exchangeable with those of task.calibration, on which nothing else may be fitted (a
     recipe shares them out). Raises CannotCompose where they were, for a risk of real targets, and for pixels.
 
-    Geifman & El-Yaniv, arXiv 1705.08500, who bisect; a fixed grid cannot lose its way where bounds are not monotone, and
-    its union bound is plain (Angelopoulos et al., arXiv 2110.01052).
+    Geifman & El-Yaniv, arXiv 1705.08500, who bisect; a fixed grid cannot lose its way where bounds are not monotone,
+    and its union bound is plain (Angelopoulos et al., arXiv 2110.01052).
     """
 
     reference: ClassVar = Reference(
