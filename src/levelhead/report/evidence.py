@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from levelhead.beliefs import ClassBeliefs, Stored, TargetBeliefs
+from levelhead.catalogue import name_of, parts
 from levelhead.metrics.statistics import over_seeds
 from levelhead.report.figure import Series
 from levelhead.studies.store import DONE, FAILED, Status, find_cells, read_json, read_records, read_status
@@ -236,7 +237,8 @@ class Evidence:
     @cached_property
     def images(self) -> bool:
         """Whether inputs are images, as far as the shifts tell."""
-        return not self.regression and self.shifts != ["feature_noise"]
+        tabular = {name_of(cls) for cls in parts("shifts") if cls().kind == "tabular"}
+        return not self.regression and not (self.shifts and set(self.shifts) <= tabular)
 
     @cached_property
     def plain(self) -> Contender | None:
