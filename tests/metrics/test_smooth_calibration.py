@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from levelhead.metrics.smooth_calibration import smooth_ece, smooth_error
+from levelhead.metrics.smooth_calibration import smooth_ece, smooth_error, smooth_reliability
 
 
 def brute_force(confidence: Tensor, outcome: Tensor, width: float, points: int = 4001) -> float:
@@ -81,3 +81,24 @@ def test_floor_on_calibrated_classes(n: int, expected: float) -> None:
         log_probs = (2 * torch.randn(n, 10, generator=generator)).log_softmax(-1)
         values.append(float(smooth_ece(log_probs, torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0])))
     assert sum(values) / 10 == pytest.approx(expected, rel=0.15)
+
+
+def test_the_curve_is_the_kernel_regression() -> None:
+    confidence, outcome = sample(power=2.0)
+    found = smooth_reliability(confidence, outcome, width=0.05)
+    for place in (0, 700, 2048, 4096):
+        t = float(found.confidence[place])
+        kernel = torch.zeros(200, dtype=torch.float64)
+        for shift in range(-2, 3):
+            for image in (confidence + 2 * shift, -confidence + 2 * shift):
+                kernel += torch.exp(-0.5 * ((t - image) / 0.05) ** 2) / (0.05 * math.sqrt(2 * math.pi))
+        assert float(found.density[place]) == pytest.approx(float(kernel.mean()), rel=1e-4)
+        assert float(found.accuracy[place]) == pytest.approx(float((kernel * outcome).sum() / kernel.sum()), abs=1e-4)
+    assert float(torch.trapezoid(found.density, found.confidence)) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_curve_stops_where_nobody_is() -> None:
+    confidence = 0.9 + 0.1 * torch.rand(300, dtype=torch.float64)
+    found = smooth_reliability(confidence, torch.rand(300) < confidence)
+    assert found.accuracy[:1000].isnan().all()
+    assert not found.accuracy[-400:].isnan().any()

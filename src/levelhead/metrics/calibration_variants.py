@@ -141,7 +141,11 @@ def sweep_ece(
     num = len(ordered)
     end_of_ties = torch.searchsorted(ordered, ordered, right=True)
     chosen = torch.tensor([0, num], device=ordered.device)
-    for bins in range(2, num + 1):
+    blocks = F.pad(end_of_ties.unique(), (1, 0))
+    in_order = bool(((hits[blocks].diff() / blocks.diff()).diff() >= 0).all())
+    if in_order:
+        chosen = blocks  # and any bins of them are in order too
+    for bins in range(2, 2 if in_order else num + 1):
         last = (torch.arange(1, bins + 1, device=ordered.device) * num + bins - 1) // bins - 1
         ends = F.pad(end_of_ties[last], (1, 0)).unique()
         accuracy = hits[ends].diff() / ends.diff()
