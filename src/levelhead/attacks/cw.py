@@ -13,7 +13,7 @@ from levelhead.attacks._victim import Victim, check_counts, facing
 from levelhead.predictor import Predictor
 from levelhead.types import Reference, Targets
 
-INSIDE = 1e-6  # share of the bounds that x keeps off them: at 0 and 1 atanh has no end, and tanh no slope
+INSIDE = 1e-4  # share of the bounds that x keeps off them: at 0 and 1 atanh has no end, and near them tanh no slope
 CHECKS = 10  # of progress, in each round
 PROGRESS = 0.9999
 BETAS, TINY = (0.9, 0.999), 1e-8
@@ -96,7 +96,7 @@ class CW:
         place, x = torch.arange(len(rows), device=rows.device), victim.x[rows]
         w = torch.atanh(((x - low) / half - 1).clamp(-1 + 2 * INSIDE, 1 - 2 * INSIDE))
         first, second = torch.zeros_like(w), torch.zeros_like(w)
-        before = torch.full_like(price, torch.inf)
+        before = recent = torch.full_like(price, torch.inf)
         every = max(1, self.steps // CHECKS)
         for step in range(1, self.steps + 1):
             bent = torch.tanh(w)
@@ -111,11 +111,12 @@ class CW:
             second = BETAS[1] * second + (1 - BETAS[1]) * slope.square()
             scale = (second / (1 - BETAS[1] ** step)).sqrt() + TINY
             w = w - self.lr * first / (1 - BETAS[0] ** step) / scale
+            loss = length(change, "l2").square() + price * (-seen.margin).clamp_min(-self.kappa)
+            recent = torch.minimum(recent, loss)
             if step % every == 0 and step < self.steps:
-                loss = length(change, "l2").square() + price * (-seen.margin).clamp_min(-self.kappa)
-                left = loss <= PROGRESS * before
+                left = recent <= PROGRESS * before
                 if not bool(left.any()):
                     break
-                kept = (rows, place, price, x, w, first, second, loss)
-                rows, place, price, x, w, first, second, before = (t[left] for t in kept)
+                kept = (rows, place, price, x, w, first, second, recent, loss)
+                rows, place, price, x, w, first, second, before, recent = (t[left] for t in kept)
         return won

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,7 +28,8 @@ class DeepFool:
     candidates  the most likely wrong classes at x are considered, so many.
     draws       calls of a stochastic predictor whose margin decides; slopes are of one call.
 
-    Rows that are wrong already stay. x (batch, *input), labels y (batch,).
+    Inputs that have reached a bound are left out of w_k where it points over it. Rows that are wrong already stay.
+    x (batch, *input), labels y (batch,).
     Raises CannotCompose for predictors without a gradient in x, or beliefs that are not about one label a row.
     """
 
@@ -77,7 +79,7 @@ class DeepFool:
         classes = victim.others(rows, self.candidates)
         moved, change = victim.x[rows], torch.zeros_like(victim.x[rows])
         for _ in range(self.steps):
-            change = change + self.step(victim.slopes(moved, rows, classes))
+            change = change + self.step(self.inward(victim.slopes(moved, rows, classes), moved))
             moved = torch.clamp(victim.x[rows] + (1 + self.overshoot) * change, *self.bounds)
             margin = victim.margin(moved, rows, draws=self.draws)
             found.keep(rows, moved, margin)
@@ -86,6 +88,17 @@ class DeepFool:
             if not len(rows):
                 break
         return found.result
+
+    def inward(self, slopes: Slopes, moved: Float[Tensor, "row *input"]) -> Slopes:
+        """Without what would push an input over a bound that it has reached.
+
+        A step would otherwise fall short by what is clipped, and the next one again: ever nearer, and never over.
+        """
+        low, high = self.bounds
+        up = rearrange(moved < high, "row ... -> row 1 ...")
+        down = rearrange(moved > low, "row ... -> row 1 ...")
+        free = torch.where(slopes.gradients > 0, up, down)
+        return slopes._replace(gradients=slopes.gradients * free)
 
     def step(self, slopes: Slopes) -> Float[Tensor, "row *input"]:
         """The shortest step to one of the linear boundaries; zero where nothing slopes."""
