@@ -10,7 +10,7 @@ import pytest
 
 from levelhead.types import Reference
 
-PAPERS = ("surgeries", "objectives", "samplers", "posthoc")  # a part of these comes from somewhere
+PAPERS = ("surgeries", "objectives", "samplers", "posthoc", "detectors")  # a part of these comes from somewhere
 FAMILIES = (*PAPERS, "evaluations", "backbones")
 
 
