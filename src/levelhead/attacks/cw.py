@@ -30,7 +30,7 @@ class CW:
     rounds  of the search over c.
     c       the first one.
     lr      of Adam, in w.
-    kappa   wanted margin, in nats.
+    kappa   the margin that counts as success, in nats.
     bounds  of the inputs. draws as in FGSM.
 
     Rows that are wrong already stay. x (batch, *input), labels y (batch,).
@@ -103,8 +103,9 @@ class CW:
             moved = torch.clamp(low + half * (bent + 1), *self.bounds)
             seen = victim.ascent(moved, rows, loss="margin", draws=self.draws)
             change = moved - x
-            found.keep(rows, moved, seen.margin)
-            won[place] |= (seen.margin > 0) & (seen.margin >= self.kappa)
+            sure = seen.margin >= self.kappa
+            found.keep(rows, moved, torch.where(sure, seen.margin, -torch.inf))
+            won[place] |= sure & (seen.margin > 0)
             pull = torch.where(seen.margin < self.kappa, price, 0.0)
             slope = (2 * change - along(pull, x) * torch.nan_to_num(seen.gradient)) * half * (1 - bent.square())
             first = BETAS[0] * first + (1 - BETAS[0]) * slope
