@@ -82,9 +82,9 @@ def floors(options: Options, sizes: list[int]) -> Section:
         )
     header = ["rows", "ECE", "our floor", "earlier", "smooth ECE", "our floor", "earlier", "debiased ECE²", "earlier"]
     note = (
-        f"Each cell is the mean of {DATA_SETS} to 100 data sets a seed, more of the small ones. “Our floor” is what `scores` prints beside the "
-        "metric, from the probabilities of one data set and no labels. “Earlier” is one data set a size, measured with "
-        "torchmetrics (ECE) and relplot (smooth ECE)."
+        f"Each cell is the mean of {DATA_SETS} to 100 data sets a seed, more of the small ones. “Our floor” is what "
+        "`scores` prints beside the metric, from the probabilities of one data set and no labels. “Earlier” is one "
+        "data set a size, measured with torchmetrics (ECE) and relplot (smooth ECE)."
     )
     return Section("Perfectly calibrated predictions of ten classes", header, rows, note)
 
