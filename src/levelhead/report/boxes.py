@@ -13,7 +13,7 @@ from levelhead.report.words import Metric, metric, plural, unit
 from levelhead.scores import better
 
 ROW = 17.0  # height of one box and the space around it
-FEW = 3  # panels that have the room of large ones
+FEW = 6  # panels that have the room of large ones
 
 
 class Five(NamedTuple):

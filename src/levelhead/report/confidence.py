@@ -46,7 +46,7 @@ def confidence_curves(evidence: Evidence) -> Markup | None:
     caption = (
         "Accuracy of the rows on which a recipe is at least this confident, seeds together: what is left if the "
         f"doubtful rows are handed to somebody else; and how many rows these are. Points with fewer than {SEEN} rows "
-        "are left out. Numbers at the left end name the recipes."
+        "are left out. Numbers at the ends name the recipes."
     )
     return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=join(tables))
 

@@ -11,6 +11,7 @@ STRONGEST = 46  # per cent of the colour: text on it keeps its contrast, on ligh
 FULL = 0.9  # share of the differences that are coloured in proportion; the largest ones are all at their strongest
 
 CLEAN = ""  # in place of a shift's name
+MANY = 10  # columns: more are set smaller
 
 Columns = dict[str, dict[Contender, Estimate]]
 
@@ -40,7 +41,8 @@ def _table(evidence: Evidence, name: str) -> Markup:
     caption = caption if leads else caption.replace(" the best", " The best")
     body = [el("caption", caption, class_="sr"), el("thead", el("tr", heads)), el("tbody", rows)]
     shown = el("p", caption, class_="note", aria_hidden="true")  # the caption, which would scroll away with the table
-    return join(shown, scrolling(el("table", body, class_="heat"), label=f"{what.name} by kind of shift"))
+    kind = "heat tight many" if len(columns) > MANY else "heat"
+    return join(shown, scrolling(el("table", body, class_=kind), label=f"{what.name} by kind of shift"))
 
 
 def _leads(evidence: Evidence, name: str, columns: Columns) -> dict[tuple[str, Contender], float]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from levelhead.report.attacks import attacked
 from levelhead.report.boxes import boxes
 from levelhead.report.confidence import confidence_curves
 from levelhead.report.corruption import corruption_table
@@ -147,6 +148,7 @@ def _outside(evidence: Evidence) -> Markup | None:
 SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Markup | None]], ...] = (
     ("results", "Results", _results),
     ("shift", "Quality under shift", _shift),
+    ("attacks", "Under attack", attacked),
     ("calibration", "Calibration", _calibration),
     ("outside", "Outside the distribution", _outside),
     ("cost", "Cost against quality", pareto),

@@ -1,5 +1,6 @@
 """Quality against the severity of a shift, averaged over the kinds: what falls how fast."""
 
+from levelhead.catalogue import find, names
 from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, end_labels, figure, frame, polyline, svg, views, whisker
 from levelhead.report.markup import Markup, join
@@ -39,10 +40,20 @@ def _figure(evidence: Evidence, shift: str | None) -> Markup:
     one = shift or (evidence.shifts[0] if kinds == 1 else None)
     over = f"Mean over {kinds} kinds of shift" if one is None else f"Under {spoken(one)},"
     caption = (
-        f"{over} at each severity; 0 is the clean test set. Bars are "
+        f"{over} at each severity; 0 is the clean test set.{_amounts(one)} Bars are "
         "one standard error. Numbers at the right end name the recipes."
     )
     return figure(panels, caption=caption, of=[c.series for c in evidence.done], numbers=join(tables))
+
+
+def _amounts(shift: str | None) -> str:
+    """What the severities of one shift stand for, where they are amounts of something."""
+    if shift is None or shift not in names("shifts"):
+        return ""
+    amounts = find(shift, ("shifts",)).severities
+    if tuple(amounts) == tuple(range(1, len(amounts) + 1)):
+        return ""
+    return f" Severities 1 to {len(amounts)} are the amounts {amounts[0]}, {amounts[1]} … {amounts[-1]}."
 
 
 def curve(evidence: Evidence, contender: Contender, name: str, shift: str | None = None) -> Curve:
