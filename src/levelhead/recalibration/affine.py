@@ -109,7 +109,7 @@ def minimised(loss: Callable[..., Scalar], *starts: Tensor) -> tuple[Tensor, ...
                 argument.grad = gradient
             return value
 
-        optimiser.step(closure)  # type: ignore[arg-type]  # a loss as a tensor is what it wants
+        optimiser.step(closure)
     return tuple(argument.detach() for argument in arguments)
 
 
