@@ -38,12 +38,14 @@ class Rival:
     threads  of torch in this process while it runs.
     needs    modules without which it cannot run.
     what     one line about it, for the reader of the table.
+    share    the part of the work that it does: its seconds are divided by it.
     """
 
     run: Callable[[], object]
     threads: int = 1
     needs: tuple[str, ...] = ()
     what: str = ""
+    share: float = 1.0
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -127,7 +129,10 @@ def timed(rival: Rival) -> Timing:
     try:
         wall, cpu = time.perf_counter(), processor_seconds()
         rival.run()
-        return Timing(time.perf_counter() - wall, processor_seconds() - cpu)
+        return Timing(
+            (time.perf_counter() - wall) / rival.share,
+            (processor_seconds() - cpu) / rival.share,
+        )
     finally:
         torch.set_num_threads(before)
 

@@ -101,6 +101,13 @@ def test_a_turn_that_sleeps_takes_time_by_the_clock_alone():
     assert row.ours[0].cpu < 0.15
 
 
+def test_a_rival_that_does_a_share_of_the_work_has_its_seconds_scaled():
+    contest = Contest(lambda: time.sleep(0.1), {"a": Rival(lambda: time.sleep(0.05), share=0.1)}, warm_up=False)
+    row = rows_of(contest, rounds=1)[0]
+    assert row.theirs[0].wall >= 0.5
+    assert row.ratio < 0.9
+
+
 def test_the_machine_is_told_in_words():
     assert f"{os.cpu_count()} cores" in machine()
     assert f"torch {torch.__version__}" in machine()

@@ -66,6 +66,8 @@ def distance(edges: Mask, most: int) -> Images:
     along = along.square_()
     out = along.clone()
     for step in range(1, min(most, width)):
+        if step**2 >= float(out.max()):
+            break
         out[..., step:] = torch.minimum(out[..., step:], along[..., :-step] + step**2)
         out[..., :-step] = torch.minimum(out[..., :-step], along[..., step:] + step**2)
     return out.sqrt_()

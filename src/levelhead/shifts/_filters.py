@@ -11,10 +11,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Border = Literal["nearest", "reflect"]
+FEW_PIXELS = 64 * 64  # up to here a kernel an image beats sums of moved images (measured, 28 to 224 pixels)
 UNSEEN = 1e-7  # a tap below this share moves no 8-bit level
 
 
@@ -81,11 +83,35 @@ def motion(
     k_i is proportional to exp(-i^2 / 2 sigma^2) for i = 0 ... 2 radius, o_i = (ceil(i cos - 1/2), ceil(i sin - 1/2)) to
     the right and down.
     """
-    # in order of angle, images with the same offset lie side by side: a tap adds a few runs of images, not images
-    angle, order = angle.double().cpu().sort(stable=True)
     weights = motion_taps(radius, sigma)
-    steps = motion_steps(angle, len(weights))
-    reach, (height, width) = int(steps.abs().max()), x.shape[-2:]
+    steps = motion_steps(angle.double().cpu(), len(weights))
+    blur = _by_kernels if x.shape[-2] * x.shape[-1] <= FEW_PIXELS else _by_runs
+    return blur(x, weights, steps)
+
+
+def _by_kernels(x: Tensor, weights: Float[Tensor, " tap"], steps: Int[Tensor, "tap batch 2"]) -> Tensor:
+    """A small kernel for each image, all applied by one grouped convolution."""
+    low, high = steps.amin((0, 1)), steps.amax((0, 1))
+    (wide, tall), batch = (high - low + 1).tolist(), len(x)
+    place = (steps[..., 1] - low[1]) * wide + steps[..., 0] - low[0]
+    kernels = torch.zeros(batch, tall * wide, dtype=torch.float64).scatter_add_(
+        1, place.mT, weights.expand(batch, -1).contiguous()
+    )
+    kernels = rearrange(kernels, "b (h w) -> b 1 h w", h=tall).to(x.device, x.dtype)
+    (left, up), (right, down) = (-low.clamp_max(0)).tolist(), high.clamp_min(0).tolist()
+    padded = F.pad(x, (left, right, up, down), mode="replicate")
+    padded = padded[..., max(0, int(low[1])) :, max(0, int(low[0])) :]
+    height, width = x.shape[-2:]
+    padded = padded[..., : height + tall - 1, : width + wide - 1]
+    blurred = F.conv2d(rearrange(padded, "b c h w -> c b h w"), kernels, groups=batch)
+    return rearrange(blurred, "c b h w -> b c h w").contiguous()
+
+
+def _by_runs(x: Tensor, weights: Float[Tensor, " tap"], steps: Int[Tensor, "tap batch 2"]) -> Tensor:
+    """Sums of moved images, for large ones. In order of direction, those that a tap moves alike lie side by side."""
+    order = steps[-1, :, 1].argsort(stable=True)
+    steps, reach = steps[:, order], int(steps.abs().max())
+    height, width = x.shape[-2:]
     padded = F.pad(x[order.to(x.device)], (reach,) * 4, mode="replicate")
     out = torch.zeros_like(x)
     for weight, moves in zip(weights.tolist(), steps, strict=True):

@@ -30,4 +30,5 @@ class Brightness(Corruption[float]):
         """x v' / v."""
         value = x.amax(1, keepdim=True)
         raised = (value + level).clamp_max(1.0)
-        return torch.where(value > 0, x / value * raised, raised)
+        # x v' / v; where v = 0, x is 0 too and the second term adds v'
+        return torch.addcmul(raised * (value == 0), x, raised / value.masked_fill(value == 0, 1.0))

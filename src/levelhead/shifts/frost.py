@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.shifts._base import SMALL_SIDE, Corruption, Group, check_colours, uniforms
-from levelhead.shifts._ice import ice
+from levelhead.shifts._ice import ice, small_ice
 
 PICKS = (0, 1, 1, 2, 3)  # the original draws one of five pictures, of which two are the same
-FIFTH = slice(2, None, 5)  # OpenCV's bilinear reduction to a fifth takes the middle pixel of five
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,15 @@ class Frost(Corruption[tuple[float, float]]):
         """The scene behind the ice."""
         check_colours(self, x)
         height, width = x.shape[-2:]
-        textures = ice()
-        if min(height, width) <= SMALL_SIDE:
-            textures = textures[..., FIFTH, FIFTH]
+        textures = small_ice() if min(height, width) <= SMALL_SIDE else ice()
         if x.shape[1] == 1:
             textures = textures.mean(1, keepdim=True)
-        textures = textures.to(x.device, x.dtype)
+        side = textures.shape[-1]
+        textures = rearrange(textures, "texture c h w -> c (texture h w)").to(x.device, x.dtype)
         drawn = uniforms(x, 3, generator)
         which = torch.tensor(PICKS, device=x.device)[(drawn[:, 0] * len(PICKS)).long()]
-        down, right = (drawn[:, 1:] * textures.shape[-1]).long().unbind(1)
-        rows = (down[:, None] + torch.arange(height, device=x.device)) % textures.shape[-1]
-        columns = (right[:, None] + torch.arange(width, device=x.device)) % textures.shape[-1]
-        part = textures[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-        return x * level[0] + rearrange(part, "b h w c -> b c h w") * level[1]
+        down, right = (drawn[:, 1:] * side).long().unbind(1)
+        rows = (down[:, None] + torch.arange(height, device=x.device)) % side + side * which[:, None]
+        columns = (right[:, None] + torch.arange(width, device=x.device)) % side
+        part = textures.index_select(1, (rows[:, :, None] * side + columns[:, None, :]).flatten())
+        return torch.add(x * level[0], rearrange(part, "c (b h w) -> b c h w", h=height, w=width), alpha=level[1])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -35,8 +36,11 @@ class Pixelate(Corruption[float]):
         columns = box(width, coarse[1]).to(x.device, x.dtype)
         shrunk = x.mul(255).round_() @ columns.mT
         shrunk = (rows @ shrunk.add_(0.5).floor_()).add_(0.5).floor_()
-        back = (nearest(coarse[0], height).to(x.device), nearest(coarse[1], width).to(x.device))
-        return shrunk.index_select(-2, back[0]).index_select(-1, back[1]).div_(255)
+        # enlarged by products with one 1 a row: exact, and faster than picking from the last axis
+        tall, wide = (
+            F.one_hot(nearest(*sizes)).to(x.device, x.dtype) for sizes in zip(coarse, (height, width), strict=True)
+        )
+        return (tall @ (shrunk @ wide.mT)).div_(255)
 
 
 @functools.lru_cache
