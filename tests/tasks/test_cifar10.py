@@ -60,6 +60,20 @@ def test_far_sets_come_where_asked(small):
     assert cifar10(**sizes).digest == cifar10(**sizes, ood=False).digest
 
 
+def test_near_and_far_sets_in_files_come_with_them(small):
+    data_dir, _, _ = small
+    for folder, labels in (("cifar100", "fine_label"), ("svhn", "label")):
+        (data_dir / folder).mkdir()
+        write(data_dir / folder / "test.parquet", 12, 3)
+        table = pyarrow.parquet.read_table(data_dir / folder / "test.parquet")
+        pyarrow.parquet.write_table(table.rename_columns(["img", labels]), data_dir / folder / "test.parquet")
+    sizes = {"val": 10, "calibration": 10, "data_dir": data_dir, "cache_dir": data_dir / "cache"}
+    found = cifar10(**sizes, ood=True).ood
+    assert list(found) == ["near-cifar100", "svhn", "digits", "clothes"]
+    assert found["near-cifar100"].x.shape == (12, 3, 32, 32)
+    assert (found["svhn"].y == -1).all()
+
+
 def test_the_cache_is_read_instead_of_the_pictures(small, monkeypatch):
     data_dir, _, test = small
     source = data_dir / "cifar10" / "test.parquet"

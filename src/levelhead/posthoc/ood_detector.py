@@ -12,7 +12,7 @@ from levelhead.detectors.mahalanobis import Mahalanobis
 from levelhead.predictive import Predictive
 from levelhead.predictor import Predictor
 from levelhead.tasks.task import Task
-from levelhead.types import CannotCompose
+from levelhead.types import CannotCompose, Reference
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class OODDetector:
 
     An unnormalised log density, comparable between rows of one predictor alone; the suite `ood` measures it under
     `density`. To reject rows, compare it with a quantile of its values on task.calibration. Raises CannotCompose where
-    the predictor does not show what the detector needs.
+    the predictor does not show what the detector needs. Yang et al., arXiv 2110.11334, survey the field.
     """
 
-    reference: ClassVar = Mahalanobis.reference
+    reference: ClassVar = Reference(
+        "Yang et al.", 2024, arxiv="2110.11334", title="Generalized Out-of-Distribution Detection: A Survey"
+    )
     keeps_labels: ClassVar = True
     detector: Any = Mahalanobis()
 

@@ -14,7 +14,7 @@ from levelhead.likelihood import Categorical
 from levelhead.tasks.augment import Augment
 from levelhead.tasks.carve import carve
 from levelhead.tasks.digits import clothes_like, digits_like
-from levelhead.tasks.files import CACHE, locate
+from levelhead.tasks.files import CACHE, find, locate
 from levelhead.tasks.images import decoded
 from levelhead.tasks.split import Split, unlabelled
 from levelhead.tasks.task import Task
@@ -44,7 +44,8 @@ def cifar10(
     call decodes data_dir/cifar10/{train,test}.parquet, which needs pyarrow and Pillow (extra `study`), and keeps the
     pixels as bytes in `cache_dir` (~/.cache/levelhead), named by the files' content: later calls read those.
 
-    ood  with two far sets that need no files: 1,000 handwritten digits and 1,000 clothes, grey, enlarged to 32 x 32.
+    ood  with two far sets that need no files: 1,000 handwritten digits and 1,000 clothes, grey, enlarged to 32 x 32;
+         and where data_dir has cifar100/test.parquet or svhn/test.parquet, `near-cifar100` and `svhn`.
     """
     folder = locate("cifar10", FILES, data_dir=data_dir, how=HOW)
     cache = Path(cache_dir or CACHE).expanduser() / "cifar10"
@@ -58,11 +59,21 @@ def cifar10(
         test=test,
         likelihood=Categorical(len(CLASSES)),
         augment=augment,
-        ood={"digits": colours(digits_like(32)), "clothes": colours(clothes_like(32))} if ood else {},
+        ood=outer_sets(data_dir, cache.parent) if ood else {},
         classes=CLASSES,
         args={"val": val, "calibration": calibration, "seed": seed},
         known_overlaps=True,  # published with equal images on both sides
     )
+
+
+def outer_sets(data_dir: str | Path | None, cache: Path) -> dict[str, Split]:
+    """Sets that hold none of the classes: CIFAR-100's are near, house numbers, digits and clothes far."""
+    found = {}
+    for folder, name in (("cifar100", "near-cifar100"), ("svhn", "svhn")):
+        place = find(folder, FILES[1:], data_dir=data_dir, itself=False)
+        if place is not None:
+            found[name] = unlabelled(name, cached(place / FILES[1], cache / folder)[0])
+    return {**found, "digits": colours(digits_like(32)), "clothes": colours(clothes_like(32))}
 
 
 def colours(split: Split) -> Split:
@@ -88,11 +99,12 @@ def cached(source: Path, cache: Path) -> tuple[Tensor, Tensor]:
 
 
 def read_parquet(source: Path) -> tuple[Tensor, Tensor]:
-    """Pixels and labels of a table with the columns img (or image) and label."""
+    """Pixels and labels of a table with the columns img (or image) and label (or fine_label)."""
     parquet = require("pyarrow.parquet", extra="study")
     table = parquet.read_table(source)
     column = next((name for name in ("img", "image") if name in table.column_names), None)
-    if column is None or "label" not in table.column_names:
+    label = next((name for name in ("label", "fine_label") if name in table.column_names), None)
+    if column is None or label is None:
         raise ValueError(f"{source}: wants columns img and label, got {', '.join(table.column_names)}")
     pictures = [entry["bytes"] for entry in table[column].to_pylist()]
-    return decoded(pictures), torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+    return decoded(pictures), torch.from_numpy(table[label].to_numpy().astype(np.int64))
