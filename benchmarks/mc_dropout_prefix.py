@@ -1,4 +1,4 @@
-"""Twenty draws of dropout before the head: the features computed once, beside twenty full passes of the same network.
+"""Fifty draws of dropout in the last stage, the stages before it computed once, beside fifty full passes.
 
 ResNet-20 on 32 x 32 colour images, one thread. Both give the mean of the draws' probabilities.
 """
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.batch_ensemble import SIGNATURE, repeated
 from benchmarks.harness import Contest, Rival
+from benchmarks.implicit_ensembles import SIGNATURE, repeated
 from levelhead.backbones.resnet import ResNet
 from levelhead.network import build
 from levelhead.predictor import Point
 from levelhead.surgeries.mc_dropout import MCDropout
 
-SAMPLES = 20
+SAMPLES = 50
 BATCH, QUICK_BATCH = 64, 8
 
 
 def contests(*, quick: bool) -> Iterator[Contest]:
     """One prediction of a batch."""
-    network = build(ResNet(depth=20), (MCDropout(p=0.1, num_samples=SAMPLES, where="head"),), SIGNATURE)
+    network = build(ResNet(depth=20), (MCDropout(p=0.1, num_samples=SAMPLES, where="blocks", last=3),), SIGNATURE)
     predictor = Point(network)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(QUICK_BATCH if quick else BATCH, *SIGNATURE.input_shape, generator=generator)

@@ -119,6 +119,18 @@ class Foreign(nn.Module):
         return self.fc3(x)
 
 
+def test_dropout_in_the_last_blocks_alone_leaves_a_longer_prefix() -> None:
+    network = ResNet(depth=20, width=4)(IMAGES)
+    made = MCDropout(where="blocks", last=3)(network)
+    assert made.notes[-1].converted == tuple(f"features.stage3.{block}.body.conv2" for block in range(3))
+    rows = []
+    made.features.stage2.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    made.eval()(IMAGES.example(2), num_samples=5)
+    assert rows == [2]
+    few = MCDropout(where="layers", last=1)(MLP(hidden=(8, 8, 8))(TABLE))
+    assert [name for note in few.notes for name in note.converted] == ["features.hidden3.linear", "features.dropout"]
+
+
 def test_existing_dropout_keeps_kind_and_rate_in_modules_and_in_code() -> None:
     module = Foreign()
     made = MCDropout(num_samples=4)(Network.wrap(module, head="fc3", signature=TABLE))
@@ -187,6 +199,12 @@ def test_where_nothing_is_found() -> None:
 
 
 def test_validation() -> None:
-    for options in ({"p": 1.0}, {"num_samples": 0}, {"where": "everywhere"}):
+    for options in (
+        {"p": 1.0},
+        {"num_samples": 0},
+        {"where": "everywhere"},
+        {"last": 0, "where": "blocks"},
+        {"last": 1},
+    ):
         with pytest.raises(ValueError, match=f"MCDropout: {next(iter(options))} must be"):
             MCDropout(**options)

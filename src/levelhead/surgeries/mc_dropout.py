@@ -33,6 +33,8 @@ class MCDropout:
                  "head"      new, before the head alone: all draws share one pass through the features.
                  "auto"      the first of "existing", "blocks", "layers" that there is.
     channelwise  new dropout drops whole channels instead of single elements.
+    last         of the places of "blocks" or "layers" in the features, the last so many; None for all. What is in
+                 front of the first one is computed once for all draws.
 
     Raises NoLayerReplaced where "existing" or "blocks" finds none.
 
@@ -50,6 +52,7 @@ class MCDropout:
     num_samples: int = 10
     where: str = "auto"
     channelwise: bool = False
+    last: int | None = None
 
     def __post_init__(self) -> None:
         if self.p is not None:
@@ -58,6 +61,10 @@ class MCDropout:
             raise ValueError(f"MCDropout: num_samples must be at least 1, got {self.num_samples}")
         if self.where not in PLACES:
             raise ValueError(f"MCDropout: where must be one of {', '.join(map(repr, PLACES))}; got {self.where!r}")
+        if self.last is not None and (self.last < 1 or self.where not in ("blocks", "layers")):
+            raise ValueError(
+                f"MCDropout: last must be at least 1, with 'blocks' or 'layers'; got {self.last} with {self.where!r}"
+            )
 
     def __call__(self, network: Network) -> Network:
         """The network with layers that draw num_samples times at prediction."""
@@ -67,9 +74,9 @@ class MCDropout:
         if where == "existing":
             new = self.converted(network, trace)
         elif where == "blocks":
-            new = self.inserted(network, inside_blocks(trace))
+            new = self.inserted(network, inside_blocks(trace)[-(self.last or 0) :])
         elif where == "layers" and (places := before_weights(trace)):
-            new = self.inserted(network, places)
+            new = self.inserted(network, places[-(self.last or 0) :])
         if where in ("layers", "head"):
             new = new.appended(self.layer(-1), name="dropout", author="MCDropout")
         return new.declare(num_samples=self.num_samples)
