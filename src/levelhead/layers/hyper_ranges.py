@@ -82,9 +82,9 @@ class LogUniformHyper(Tunable):
         low, high = logarithms(self.ranges)
         self.register_buffer("log_low", low)
         self.register_buffer("log_high", high)
-        middle, half = (low + high) / 2, share * (high - low) / 2
-        self.log_alpha = nn.Parameter(repeat(middle - half, "h -> k h", k=num_members).clone(), requires_grad=False)
-        self.log_beta = nn.Parameter(repeat(middle + half, "h -> k h", k=num_members).clone(), requires_grad=False)
+        margin = (1 - share) / 2 * (high - low)
+        self.log_alpha = nn.Parameter(repeat(low + margin, "h -> k h", k=num_members).clone(), requires_grad=False)
+        self.log_beta = nn.Parameter(repeat(high - margin, "h -> k h", k=num_members).clone(), requires_grad=False)
 
     def sample(self, num_rows: int) -> Float[Tensor, "member row hyper"]:
         """See `Tunable.sample`."""
