@@ -1,7 +1,7 @@
 """A detector in deployment: its score travels with every belief, as the log density of the features does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -30,7 +30,7 @@ class OODDetector:
         "Yang et al.", 2024, arxiv="2110.11334", title="Generalized Out-of-Distribution Detection: A Survey"
     )
     keeps_labels: ClassVar = True
-    detector: Any = Mahalanobis()
+    detector: Any = field(default_factory=Mahalanobis)
 
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor with the detector on it. Reads task.train."""
