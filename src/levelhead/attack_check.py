@@ -227,8 +227,8 @@ def _probabilities(look: _Look) -> Flag | None:
 
 def _rises(look: _Look) -> Flag | None:
     """Rows whose loss does not rise by a small step along its gradient, of those that have one."""
-    if not _differentiable(look.predictor) or look.draws > 1:
-        return None
+    if not _differentiable(look.predictor) or look.draws > 1 or look.predictor.stochastic:
+        return None  # between two calls that draw, the loss moves by itself
     reach = 1e-3 * (look.ball.bounds[1] - look.ball.bounds[0]) if look.ball else 1e-3
     ball = Ball(reach, "l2", (-math.inf, math.inf))
     with facing(look.predictor, look.x, look.y, look.generator) as victim:

@@ -2,32 +2,12 @@ import itertools
 
 import pytest
 import torch
+from attacks.bent import Bent, generator, right
 from linear import Linear, images
-from torch import nn
 from torch.testing import assert_close
 
 from levelhead.attacks.fgsm import FGSM
 from levelhead.attacks.pgd import PGD
-from levelhead.predictive import CategoricalMixture
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-class Bent(Linear):
-    """A small network: its loss is not linear in x."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 3))
-            for parameter in self.net.parameters():
-                parameter.data *= 4
-
-    def forward(self, x):
-        return CategoricalMixture(self.net(x)[None])
 
 
 class Wavy(Linear):
@@ -35,10 +15,6 @@ class Wavy(Linear):
 
     def z(self, x):
         return 3 * torch.sin(4 * super().z(x))
-
-
-def right(predictor, x, y):
-    return predictor(x).label == y
 
 
 def test_one_step_from_x_is_fgsm_to_the_bit():
