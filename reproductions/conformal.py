@@ -76,8 +76,8 @@ def simulated() -> Section:
         rows,
         f"The law of coverage, Beta(k, n + 1 - k), has mean {law[0]:.4f} and standard deviation {law[1]:.4f}; 5,000 "
         f"new rows add {math.sqrt(ALPHA * (1 - ALPHA) / 5000):.4f} to it in quadrature. Classes: softmax of normal "
-        "logits of scale 1.5, right for the labels, ten classes. Intervals: a Gaussian that is half as wide as its skewed "
-        "targets.",
+        "logits of scale 1.5, right for the labels, ten classes. Intervals: a Gaussian that is half as wide as its "
+        "skewed targets.",
     )  # fmt: skip
 
 
