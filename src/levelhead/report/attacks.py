@@ -74,7 +74,7 @@ def _accuracies(evidence: Evidence, sets: list[str]) -> Markup:
         cells = []
         for data in sets:
             estimate = contender.estimate("accuracy", SUITE, data)
-            cells.append(el("td", "–" if estimate is None else what.write_estimate(estimate)))
+            cells.append(el("td", "–" if estimate is None else what.write_estimate(estimate).removesuffix(what.unit)))
         rows.append(el("tr", el("th", named(contender.series), scope="row"), cells, data_s=contender.series.number))
     heads = [el("th", "Recipe", scope="col", class_="first"), *(el("th", title(data), scope="col") for data in sets)]
     caption = f"{what.name}{unit(what)} ± standard error. Worst of all: each image under the attack that hurts it most."
