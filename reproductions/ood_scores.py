@@ -43,13 +43,13 @@ DETECTORS = {  # by the name in metrics: published AUROC near / far, CIFAR-10, R
 
 
 def run(options: Options) -> list[Section]:
-    """ResNet-8 on Fashion-MNIST without two classes."""
+    """ResNet-8 of width 8 on Fashion-MNIST without two classes."""
     task = ood_task(options)
     found = measured(options, task)
     header = ["detector", *SETS.values(), "published, CIFAR-10: near / far"]
     sections = [
         Section(
-            f"AUROC %, {kind}: ResNet-8 on fashion-mini without coat and sneaker, accuracy {accuracy(found, kind)} %",
+            f"AUROC %, {kind}: ResNet-8 of width 8 on fashion-mini without coat and sneaker, accuracy {accuracy(found, kind)} %",
             header,
             [[name, *cells(found, kind, "auroc", name), text] for name, text in DETECTORS.items()],
         )
@@ -95,7 +95,7 @@ def measured(options: Options, task: Task) -> Measured:
     comparison = compare(
         task,
         lines,
-        backbones="resnet8",
+        backbones="resnet(depth=8, width=8)",
         seeds=options.seeds,
         suites=("clean",),
         root=options.root,
