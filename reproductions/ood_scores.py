@@ -49,7 +49,7 @@ def run(options: Options) -> list[Section]:
     header = ["detector", *SETS.values(), "published, CIFAR-10: near / far"]
     sections = [
         Section(
-            f"AUROC %, {kind}: ResNet-8 of width 8 on fashion-mini without coat and sneaker, accuracy {accuracy(found, kind)} %",
+            f"AUROC %, {kind}: ResNet-8 on fashion-mini without coat and sneaker, accuracy {accuracy(found, kind)} %",
             header,
             [[name, *cells(found, kind, "auroc", name), text] for name, text in DETECTORS.items()],
         )
