@@ -107,7 +107,7 @@ class DeepEnsemble:
             (self.member, shares.fitting, run.seed_for("member", k), alone.inside(f"member-{k}"))
             for k in range(self.size)
         ]
-        mixture = Ensemble(list(each(_fit_member, jobs, workers=runtime.workers)))
+        mixture = Ensemble(list(each(fit_part, jobs, workers=runtime.workers)))
         return finished(mixture, self.posthoc, shares.to(run.device), run)
 
     def shortened(self) -> Self:
@@ -115,8 +115,8 @@ class DeepEnsemble:
         return dataclasses.replace(self, member=self.member.shortened(), size=min(self.size, 2))
 
 
-def _fit_member(member: Fit, task: Task, seed: int, runtime: Runtime) -> Predictor:
-    """Fit one member, or load it where an earlier run finished it."""
+def fit_part(member: Fit, task: Task, seed: int, runtime: Runtime) -> Predictor:
+    """Fit a part of a combinator, or load it where an earlier run finished it."""
     place = None if runtime.folder is None else runtime.folder / "predictor"
     if place is not None and place.exists():
         return load(place, trust=("*",)).to(runtime.device)  # our own file, written below
@@ -212,6 +212,7 @@ __all__ = [
     "PostHoc",
     "Recipe",
     "finished",
+    "fit_part",
     "posthoc_steps",
     "rehearse",
     "shared_out",

@@ -12,12 +12,13 @@ import inspect
 from typing import Any
 
 from levelhead.catalogue import family_of, find, name_of, names, recipes, unknown
+from levelhead.distilled import Distilled
 from levelhead.hyper_deep import HyperDeepEnsemble
 from levelhead.recipe import DeepEnsemble, Fit, Recipe
 from levelhead.types import LevelheadError
 from levelhead.values import coerce, field_types, fits, snake
 
-COMBINATORS: dict[str, type] = {snake(cls.__name__): cls for cls in (DeepEnsemble, HyperDeepEnsemble)}
+COMBINATORS: dict[str, type] = {snake(cls.__name__): cls for cls in (DeepEnsemble, HyperDeepEnsemble, Distilled)}
 FAMILIES = ("backbones", "surgeries", "objectives", "samplers", "posthoc")
 FIELD = {"surgeries": "surgery", "objectives": "regularisers", "posthoc": "posthoc"}
 
