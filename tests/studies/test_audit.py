@@ -7,6 +7,7 @@ import torch
 from echo import Echo, EchoGaussian, logits_task, moments_task
 
 from levelhead.evaluation import records, rescore
+from levelhead.evaluations.shift import Shift
 from levelhead.metrics.classification import nll
 from levelhead.metrics.diversity import disagreement
 from levelhead.studies.audit import audit, is_predictions
@@ -27,7 +28,7 @@ def some_file(path, rows=30, seed=0, **more):
 )
 def test_stored_predictions_give_the_same_numbers_to_the_bit(make, tmp_path):
     predictor, task = make()
-    before = records(predictor, task, ["clean", "ood", "shift"], keep=tmp_path)
+    before = records(predictor, task, ["clean", "ood", Shift(severities=(1, 3))], keep=tmp_path)
     found = audit(tmp_path / "predictions")
     assert set(found.records) == set(before)
     assert len(found.records) == len(before) > 20
