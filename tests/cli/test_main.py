@@ -12,7 +12,7 @@ from PIL import Image
 from levelhead.cli.main import main
 from levelhead.studies.store import find_cells, read_records, read_status
 
-VERBS = ("compare", "fit", "predict", "evaluate", "report", "doctor", "list", "cite")
+VERBS = ("compare", "fit", "predict", "evaluate", "select", "report", "doctor", "list", "cite")
 TINY = ("stripes", "--backbone", "mlp(hidden=(8,))", "--set", "sampler.epochs=2", "--workers", "1")
 
 

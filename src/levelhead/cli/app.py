@@ -13,6 +13,7 @@ from levelhead.cli.fit import fit
 from levelhead.cli.list import list_parts
 from levelhead.cli.predict import predict
 from levelhead.cli.report import report
+from levelhead.cli.select import select_runs
 
 app = typer.Typer(
     name="levelhead",
@@ -58,6 +59,7 @@ app.command("compare", rich_help_panel=main_group)(compare)
 app.command("fit", rich_help_panel=main_group)(fit)
 app.command("predict", rich_help_panel=main_group)(predict)
 app.command("evaluate", rich_help_panel="On what is there")(evaluate)
+app.command("select", rich_help_panel="On what is there")(select_runs)
 app.command("report", rich_help_panel="On what is there")(report)
 app.command("doctor", rich_help_panel="To look things up")(doctor)
 app.command("list", rich_help_panel="To look things up")(list_parts)
