@@ -70,7 +70,7 @@ def check_attack(
     Accuracy here is the share of rows that are right before and after. x (batch, *input), y (batch,): a hundred rows
     say enough. The predictor is attacked as it is, with the attack's own norm, eps, bounds, loss and draws; attacks
     without an eps meet only the checks of the predictor. `surrogate`, another predictor trained on the same task
-    without a defence, adds `transfer`. Black box means Square: images, and norm "linf".
+    without a defence, adds `transfer`. Black box means Square, so images.
     """
     look = _Look(predictor, x, y, attack, surrogate, seed)
     return tuple(flag for make in MAKERS if (flag := make(look)) is not None)
@@ -163,9 +163,10 @@ def _single_step(look: _Look) -> Flag | None:
 
 
 def _black_box(look: _Look) -> Flag | None:
-    if look.ball is None or look.ball.norm != "linf" or look.x.ndim != 4:
+    if look.ball is None or look.x.ndim != 4:
         return None
-    return look.better("black_box", Square(look.ball.eps, QUERIES, bounds=look.ball.bounds, draws=look.draws))
+    square = Square(look.ball.eps, QUERIES, norm=look.ball.norm, bounds=look.ball.bounds, draws=look.draws)
+    return look.better("black_box", square)
 
 
 def _transfer(look: _Look) -> Flag | None:

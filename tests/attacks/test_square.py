@@ -3,6 +3,7 @@ import torch
 from attacks.bent import Bent, generator, right
 from linear import images
 
+from levelhead.attacks._bumps import bump, moved_bump
 from levelhead.attacks.square import Square
 from levelhead.types import CannotCompose
 
@@ -54,5 +55,50 @@ def test_it_counts_its_forward_passes():
 def test_tables_are_refused():
     with pytest.raises(CannotCompose, match="images"):
         Square()(Bent(), torch.rand(3, 16), torch.zeros(3, dtype=torch.long), generator())
-    with pytest.raises(ValueError, match="norm"):
-        Square(norm="l2")
+
+
+def test_bumps_are_the_published_ones():
+    found = bump(5)
+    upper = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    terms = [1.0, 1 / 4, 1 / 9]
+    for y in range(2):
+        for x in range(5):
+            upper[y, x] = sum(terms[max(abs(y - 1), abs(x - 2)) :])
+    lower = torch.zeros(3, 5)
+    for y in range(3):
+        for x in range(5):
+            lower[y, x] = -sum(terms[max(abs(y - 1), abs(x - 2)) :])
+    both = torch.cat([upper / upper.norm(), lower / lower.norm()])
+    torch.testing.assert_close(found, both / both.norm())
+    assert torch.equal(bump(5, flipped=True), found.T)
+
+
+def test_a_bump_takes_the_length_of_another_window():
+    change = torch.randn(6, 2, 12, 10, generator=generator())
+    change = 0.7 * change / change.flatten(1).norm(dim=1)[:, None, None, None]
+    numbers = torch.rand(6, 7, generator=generator(1))
+    moved = moved_bump(change, numbers, side=3, eps=0.7)
+    torch.testing.assert_close(moved.flatten(1).norm(dim=1), torch.full((6,), 0.7))
+    for row in range(6):
+        (top, left), (low, right_) = ((int(numbers[row, k] * 10), int(numbers[row, k + 1] * 8)) for k in (0, 2))
+        into, out_of = torch.zeros(12, 10, dtype=torch.bool), torch.zeros(12, 10, dtype=torch.bool)
+        into[top : top + 3, left : left + 3] = True
+        out_of[low : low + 3, right_ : right_ + 3] = True
+        assert bool((moved[row][:, out_of & ~into] == 0).all())
+        torch.testing.assert_close(moved[row][:, ~(into | out_of)], change[row][:, ~(into | out_of)])
+        for channel in range(2):
+            held = change[row, channel][into | out_of].norm()
+            torch.testing.assert_close(moved[row, channel][into].norm(), held)
+
+
+def test_in_l2_sides_are_odd_and_queries_help():
+    square = Square(norm="l2", eps=0.3)
+    assert [square.side(query, 32, 32) for query in (1, 11, 51, 10_000)] == [29, 21, 15, 3]
+    assert [square.side(1, size, size) for size in (3, 4, 6)] == [3, 3, 5]
+    predictor, (x, _) = Bent(), images(100)
+    y = predictor(x).label
+    few, many = (
+        right(predictor, Square(norm="l2", eps=0.2, queries=n)(predictor, x, y, generator()), y) for n in (2, 150)
+    )
+    assert bool((many <= few).all())
+    assert many.sum() < few.sum() < len(x)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm, along
+from levelhead.attacks._ball import Ball, Norm, along, unit
+from levelhead.attacks._bumps import TILES, first_change, moved_bump
 from levelhead.attacks._victim import Victim, Worst, check_counts, facing
 from levelhead.predictor import Predictor
 from levelhead.types import CannotCompose, Reference, Targets
@@ -27,7 +28,8 @@ class Square:
 
     queries  forward passes, the first point's included.
     p        share of the first squares.
-    norm     "linf" only.
+    norm     "linf"; "l2": the first point has a bump in each of 5 x 5 tiles, and a query adds a bump in one window and
+             gives it the length of another, which it empties; sides are odd, 3 at least.
     draws    calls of a stochastic predictor that a margin is the mean of.
 
     Images x (batch, channel, height, width), labels y (batch,); ValueError for anything else. Works for predictors
@@ -52,8 +54,6 @@ class Square:
         check_counts("Square", queries=self.queries, draws=self.draws)
         if not 0 < self.p <= 1:
             raise ValueError(f"Square: p must be a share in (0, 1], got {self.p}")
-        if self.norm != "linf":
-            raise ValueError(f"Square: norm must be 'linf', the only one it has; got {self.norm!r}")
 
     @property
     def ball(self) -> Ball:
@@ -76,9 +76,9 @@ class Square:
         rows = worst.standing(rows)
         if not len(rows):
             return worst.x
-        moved = self._stripes(victim, rows)
+        moved = self._first(victim, rows)
         margin = victim.margin(moved, rows, draws=self.draws)
-        numbers = victim.x.new_empty(len(rows), 0, 2 + victim.x.shape[1])
+        numbers = victim.x.new_empty(len(rows), 0, (2 if self.norm == "linf" else 5) + victim.x.shape[1])
         for query in range(1, self.queries + 1):
             worst.keep(rows, moved, margin)
             left = worst.margin[rows] <= 0
@@ -88,7 +88,7 @@ class Square:
             if not numbers.shape[1]:
                 numbers = victim.streams.uniform(rows, like=victim.x.new_empty(len(rows), AT_ONCE, numbers.shape[2]))
             now, numbers = numbers[:, 0], numbers[:, 1:]
-            tried = self._with_square(moved, victim.x[rows], now, self.side(query, *victim.x.shape[2:]))
+            tried = self._next(moved, victim.x[rows], now, self.side(query, *victim.x.shape[2:]))
             found = victim.margin(tried, rows, draws=self.draws)
             better = found > margin
             moved = torch.where(along(better, moved), tried, moved)
@@ -98,15 +98,24 @@ class Square:
     def side(self, query: int, height: int, width: int) -> int:
         """Of the squares of the `query`-th pass."""
         share = self.p / 2 ** sum(query > after for after in HALVED_AFTER)
-        return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+        side = round(math.sqrt(share * height * width))
+        if self.norm == "l2":
+            largest = min(height, width)
+            return min(max(side, 3) | 1, largest - 1 + largest % 2)
+        return min(max(side, 1), height, width)
 
-    def _stripes(self, victim: Victim, rows: Tensor) -> Tensor:
+    def _first(self, victim: Victim, rows: Tensor) -> Tensor:
         x = victim.x[rows]
+        if self.norm == "l2":
+            numbers = victim.streams.uniform(rows, like=x.new_empty(len(x), TILES**2, 1 + x.shape[1]))
+            return self.ball.project(x + self.eps * unit(first_change(x, numbers), "l2"), x)
         signs = (victim.streams.uniform(rows, like=x[:, :, :1, :]) < 0.5).to(x) * 2 - 1
         return self.ball.project(x + self.eps * signs, x)
 
-    def _with_square(self, moved: Tensor, x: Tensor, numbers: Tensor, side: int) -> Tensor:
-        """numbers (row, 2 + channel) in [0, 1): where the square is, and its signs."""
+    def _next(self, moved: Tensor, x: Tensor, numbers: Tensor, side: int) -> Tensor:
+        """numbers (row, 2 + channel) in [0, 1): where the square is, and its signs; (row, 5 + channel) for "l2"."""
+        if self.norm == "l2":
+            return self.ball.project(x + moved_bump(moved - x, numbers, side=side, eps=self.eps), x)
         height, width = x.shape[2:]
         top = (numbers[:, 0] * (height - side + 1)).long()[:, None]
         left = (numbers[:, 1] * (width - side + 1)).long()[:, None]

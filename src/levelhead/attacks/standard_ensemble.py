@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class StandardEnsemble:
-    """APGD by cross-entropy, APGD by DLR towards the likeliest wrong classes, then Square (for "l2": DeepFool, CW).
+    """APGD by cross-entropy, APGD by DLR towards the likeliest wrong classes, Square; for "l2" also DeepFool and CW.
 
     Each works on the rows that the predictor still gets right, from the random streams it would have alone, so that
     the ensemble errs wherever one of its members does. After AutoAttack (arXiv 2003.01690), without FAB.
@@ -89,7 +89,9 @@ class StandardEnsemble:
             return by_entropy, by_ratio
         if classes >= 4:
             by_ratio = replace(by_ratio, targets=self.targets)
+        found: list[Attack] = [by_entropy, by_ratio]
+        if victim.x.ndim == 4:
+            found.append(Square(self.eps, self.queries, norm=self.norm, bounds=self.bounds))
         if self.norm == "l2":
-            return by_entropy, by_ratio, DeepFool(bounds=self.bounds), CW(10 * self.steps, bounds=self.bounds)
-        by_squares = (Square(self.eps, self.queries, bounds=self.bounds),) if victim.x.ndim == 4 else ()
-        return by_entropy, by_ratio, *by_squares
+            found += [DeepFool(bounds=self.bounds), CW(10 * self.steps, bounds=self.bounds)]
+        return found
