@@ -64,7 +64,8 @@ def run(options: Options) -> list[Section]:
         for kind in (NETWORK, ENSEMBLE)
     ]
     conventions = [
-        [name, *cells(*one, "fpr95_out", name)[:2], *cells(*one, "fpr95_in", name)[:2]] for name in DETECTORS
+        [name, *cells(found, NETWORK, "fpr95_out", name)[:2], *cells(found, NETWORK, "fpr95_in", name)[:2]]
+        for name in DETECTORS
     ]
     columns = [f"{convention}, {name}" for convention in ("out", "in") for name in list(SETS.values())[:2]]
     sections.append(Section("FPR95 % of one network under both conventions", ["detector", *columns], conventions))
