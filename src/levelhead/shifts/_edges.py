@@ -55,21 +55,25 @@ def linked(strong: Mask, weak: Mask) -> Mask:
 def distance(edges: Mask, most: int) -> Images:
     """The Euclidean distance of each pixel to the nearest edge pixel, at most `most`; `most` where there is none."""
     height, width = edges.shape[1:]
-    along = torch.where(edges, 0.0, float(most))
-    for _ in range(1, min(most, height)):  # first along columns, a step both ways at a time
-        nearer = along.clone()
-        nearer[:, 1:] = torch.minimum(nearer[:, 1:], along[:, :-1] + 1)
-        nearer[:, :-1] = torch.minimum(nearer[:, :-1], along[:, 1:] + 1)
-        if torch.equal(nearer, along):
+    near, reach = edges, 0
+    along = torch.full(edges.shape, float(most), device=edges.device).masked_fill_(edges, 0.0)
+    while reach + 1 < min(most, height):  # along columns first: what is reached by one step more is one farther
+        wider = F.pad(near, (0, 0, 1, 1))
+        wider = wider[:, :-2] | near | wider[:, 2:]
+        reach += 1
+        fresh = wider ^ near
+        if not fresh.any():
             break
-        along = nearer
-    along = along.square_()
+        along.masked_fill_(fresh, float(reach))
+        near = wider
+    along.square_()
     out = along.clone()
     for step in range(1, min(most, width)):
         if step**2 >= float(out.max()):
             break
-        out[..., step:] = torch.minimum(out[..., step:], along[..., :-step] + step**2)
-        out[..., :-step] = torch.minimum(out[..., :-step], along[..., step:] + step**2)
+        far = along + step**2
+        torch.minimum(out[..., step:], far[..., :-step], out=out[..., step:])
+        torch.minimum(out[..., :-step], far[..., step:], out=out[..., :-step])
     return out.sqrt_()
 
 
