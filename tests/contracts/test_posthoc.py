@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
@@ -129,12 +130,18 @@ def test_another_step_on_top_works_or_says_why_not(step, second):
     assert after is None or after(X).log_probs.isfinite().all()
 
 
+@cache
+def operated(style: str, surgeries: tuple[Any, ...]) -> Predictor:
+    """Fitted once for all steps, which leave it as it is."""
+    return fit(style, *surgeries)
+
+
 @each_step
 @pytest.mark.parametrize("surgery", [None, *SURGERIES], ids=lambda part: "none" if part is None else name(part))
 def test_it_takes_networks_after_any_surgery_or_says_why_not(step, surgery):
     surgeries = () if surgery is None else (surgery,)
     for style in list(STYLES)[:4] if surgery is None else [next(applicable(surgery))]:
-        predictor = fit(style, *surgeries)
+        predictor = operated(style, surgeries)
         after, _ = attempt(lambda predictor=predictor: fitted(step, predictor))
         assert after is None or after(X).log_probs.isfinite().all(), style
 
