@@ -29,6 +29,7 @@ class Shelf:
 
     def __init__(self, folder: Path | None, suite: str, about: Any, count: int) -> None:
         self.count = count
+        self._open: dict[int, tuple[Any, dict[str, list[str]]]] = {}
         self.temporary = folder is None
         self.place = Path(tempfile.mkdtemp(prefix="levelhead-")) if folder is None else folder / FOLDER / suite
         self._about = json.loads(json.dumps({"about": about, "portions": count}))
@@ -37,12 +38,14 @@ class Shelf:
 
     def empty(self) -> None:
         """Throw away what is there."""
+        self._open.clear()
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir(parents=True)
         self._replace(self.place / ABOUT, json.dumps(self._about).encode())
 
     def clear(self) -> None:
         """Leave nothing behind."""
+        self._open.clear()
         shutil.rmtree(self.place, ignore_errors=True)
         if not self.temporary and self.place.parent.is_dir() and not any(self.place.parent.iterdir()):
             self.place.parent.rmdir()
@@ -69,13 +72,22 @@ class Shelf:
 
     def get(self, number: int, key: str) -> Beliefs:
         """What a portion says about one set; nothing else of it is read."""
-        with safe_open(self._path(number), framework="pt") as file:
-            names = [name for name in file.keys() if name.partition("\n")[0] == key]  # noqa: SIM118  no mapping
-            return from_named({name.partition("\n")[2]: file.get_tensor(name) for name in names})
+        file, names = self._opened(number)
+        return from_named({name.partition("\n")[2]: file.get_tensor(name) for name in names[key]})
 
     def joined(self, key: str, numbers: list[int]) -> Beliefs:
         """All rows of one set, from the portions that hold some."""
         return join([self.get(number, key) for number in numbers])
+
+    def _opened(self, number: int) -> tuple[Any, dict[str, list[str]]]:
+        """A portion's file, which stays open, and the names of its tensors by set."""
+        if number not in self._open:
+            file = safe_open(self._path(number), framework="pt")
+            names: dict[str, list[str]] = {}
+            for name in file.keys():  # noqa: SIM118  no mapping
+                names.setdefault(name.partition("\n")[0], []).append(name)
+            self._open[number] = file, names
+        return self._open[number]
 
     def _path(self, number: int) -> Path:
         return self.place / f"{number:06}{SUFFIX}"

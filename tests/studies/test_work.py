@@ -7,11 +7,13 @@ from studies.tiny import SMALL, SUITES, FailsOnAllRows, finished, tiny
 
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.sgd import SGD
+from levelhead.shelf import FOLDER, Shelf, progress
 from levelhead.storage import load
 from levelhead.studies import store
 from levelhead.studies.grid import plan
 from levelhead.studies.study import Study
 from levelhead.studies.work import Orders, measure, work
+from levelhead.tasks.stripes import stripes
 from levelhead.training import Checkpoint
 
 ORDERS = Orders(suites=("clean",))
@@ -147,3 +149,32 @@ def test_measuring_again_wants_the_same_data(tmp_path):
         measure(cell.folder, other, suites=SUITES)
     recipe = json.loads((cell.folder / "recipe.json").read_text())
     assert recipe["content"] == tiny().digest
+
+
+def test_a_cell_killed_while_it_is_measured_goes_on_there(tmp_path, monkeypatch):
+    shifts = "shift(shifts=(rotation, gamma), severities=(1,))"
+    orders, task = Orders(suites=("clean", shifts)), stripes(1200)  # 600 test rows: three blocks
+    whole = one(tmp_path / "whole", task=task)
+    assert work(whole, orders).state == "done"
+    cell = one(tmp_path / "killed", task=task)
+    put, numbers = Shelf.put, []
+
+    def dies(shelf, number, beliefs):
+        if number == 2:
+            raise KeyboardInterrupt
+        put(shelf, number, beliefs)
+
+    monkeypatch.setattr(Shelf, "put", dies)
+    with pytest.raises(KeyboardInterrupt):
+        work(cell, orders)
+    assert store.read_status(cell.folder).state == "running"
+    assert progress(cell.folder) == ("shift", 2, 3)
+    log = (cell.folder / "train.jsonl").read_bytes()
+    monkeypatch.setattr(
+        Shelf, "put", lambda shelf, number, beliefs: (numbers.append(number), put(shelf, number, beliefs))
+    )
+    assert work(cell, orders).state == "done"
+    assert numbers == [2]
+    assert (cell.folder / "train.jsonl").read_bytes() == log
+    assert not (cell.folder / FOLDER).exists()
+    assert store.read_records(cell.folder) == store.read_records(whole.folder)
