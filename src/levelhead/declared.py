@@ -44,12 +44,21 @@ class Stochastic(Declared):
 
     sampling: bool = False  # set by the network around a pass that wants samples
     muted: bool = False  # set by `still`
-    blocks: int = 1  # (member sample) blocks in the leading axis; set by the network around a pass
+    blocks: int = 1  # (member sample) blocks in the leading axis, and the rows of each; see `expect`
+    block_rows: int = 1
 
     @property
     def drawing(self) -> bool:
         """Whether this pass draws."""
         return (self.training or self.sampling) and not self.muted
+
+    def expect(self, blocks: int, block_rows: int) -> None:
+        """The network says before a pass how many (member sample) blocks of how many rows come."""
+        self.blocks, self.block_rows = blocks, block_rows
+
+    def blocks_in(self, num_rows: int) -> int:
+        """How many blocks `num_rows` rows are: fewer where the layer around hands each member its own rows alone."""
+        return max(1, min(self.blocks, num_rows // self.block_rows))
 
 
 class Posterior(Stochastic):

@@ -49,10 +49,10 @@ class _Stage(NamedTuple):
     def stochastic(self) -> bool:
         return bool(self.drawing)
 
-    def expect(self, blocks: int) -> None:
-        """Tell the layers that draw how many (member sample) blocks the leading axis holds."""
+    def expect(self, blocks: int, batch: int) -> None:
+        """Tell the layers that draw how many (member sample) blocks the leading axis holds, of `batch` rows each."""
         for layer in self.drawing:
-            layer.blocks = blocks
+            layer.expect(blocks, batch)
 
 
 class Network(nn.Module):
@@ -153,7 +153,8 @@ class Network(nn.Module):
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         z = x
-        with self._prepared(hyper, x.shape[0] // (members * samples if per_member else 1), num_samples):
+        batch = x.shape[0] // (members * samples if per_member else 1)
+        with self._prepared(hyper, batch, num_samples):
             for stage in self._plan():
                 if not tiled_members and (stage.membered or (stage.stochastic and drawing)):
                     z = repeat(z, "rest ... -> (member rest) ...", member=members)
@@ -162,7 +163,7 @@ class Network(nn.Module):
                     outer = members if tiled_members else 1
                     z = repeat(z, "(outer b) ... -> (outer sample b) ...", outer=outer, sample=samples)
                     tiled_samples = True
-                stage.expect((members if tiled_members else 1) * (samples if tiled_samples else 1))
+                stage.expect((members if tiled_members else 1) * (samples if tiled_samples else 1), batch)
                 z = stage.module(z)
         if self.channel != -1:
             z = z.movedim(self.channel, -1)
@@ -187,7 +188,7 @@ class Network(nn.Module):
         with self._prepared(hyper, z.shape[1], num_samples):
             for layer in self.head.modules():
                 if isinstance(layer, Stochastic):
-                    layer.blocks = z.shape[0]
+                    layer.expect(z.shape[0], z.shape[1])
             outputs = self.head(z.flatten(0, 1))
         return rearrange(outputs, "(row b) ... -> row b ...", row=z.shape[0])
 

@@ -10,6 +10,7 @@ from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.layers.gaussian_weights import GaussianWeights
+from levelhead.layers.per_member import PerMember
 from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network, groups
 from levelhead.passes import seeded
@@ -63,6 +64,18 @@ def test_members_have_draws_of_their_own():
     rows = network.eval()(torch.rand(5, 4), num_samples=3)
     assert rows.shape == (6, 5, 3)
     assert all(not torch.allclose(rows[j], rows[i]) for i in range(6) for j in range(i))
+
+
+def test_a_layer_that_sees_one_members_rows_draws_once_for_each_sample():
+    features = nn.Sequential(PerMember(nn.Linear(4, 4), 3), nn.Tanh())
+    plain = Network(features, nn.Linear(4, 3), TABLE, width=4).declare(num_members=3)
+    network = MeanField(init_scale=0.5)(plain).eval()
+    x = torch.rand(5, 4)
+    torch.manual_seed(0)
+    whole = network(x, num_samples=2)
+    torch.manual_seed(0)
+    assert_close(network(x[:3], num_samples=2), whole[:, :3])
+    assert not torch.allclose(whole[0], whole[1])
 
 
 def test_means_and_widths_have_no_weight_decay():

@@ -83,11 +83,12 @@ class GaussianWeights(Posterior):
 
     def shared(self, x: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
         """One draw of the weights for each (member sample) block of rows."""
-        if x.shape[0] % self.blocks:
-            raise ValueError(f"{type(self).__name__}: {x.shape[0]} rows are no multiple of {self.blocks} blocks")
+        blocks = self.blocks_in(x.shape[0])
+        if x.shape[0] % blocks:
+            raise ValueError(f"{type(self).__name__}: {x.shape[0]} rows are no multiple of {blocks} blocks")
         weight_std = self.weight_std
         outputs = []
-        for rows in x.chunk(self.blocks):
+        for rows in x.chunk(blocks):
             weight = self.weight + weight_std * torch.randn_like(self.weight)
             bias = None if self.bias is None else self.bias + self.bias_std * torch.randn_like(self.bias)
             outputs.append(self.apply_weight(rows, weight, bias))
