@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.predictor import Predictor
-from levelhead.recalibration.affine import minimised
 from levelhead.recalibration.held_out import MIN_LOG_PROB, class_rows
 from levelhead.recalibration.members import Recalibrated
 from levelhead.tasks.task import Task
-from levelhead.types import Reference, Scalar
+from levelhead.types import Reference
 
 RIDGE = 1e-6  # pulls to a = b = 1, c = 0 where rows cannot tell
+NEWTON_STEPS, HALVINGS = 60, 20
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,49 @@ def fitted_beta(
     tied: bool,
 ) -> tuple[Float[Tensor, "curve 2"], Float[Tensor, " curve"]]:
     """The slopes (a, b) and shifts c of least mean log loss, each curve by itself, float64."""
-    held = torch.zeros(log_p.shape[1], 2, dtype=torch.bool, device=log_p.device)  # slopes that would be negative
-
-    def unpacked(slopes: Tensor) -> Tensor:
-        return (slopes[:, :1].expand(-1, 2) if tied else slopes).masked_fill(held, 0.0)
-
-    def loss(slopes: Tensor, shift: Tensor) -> Scalar:
-        a, b = unpacked(slopes).unbind(-1)
-        nll = (
-            F.binary_cross_entropy_with_logits(a * log_p - b * log_not_p + shift, hits, reduction="none").mean(0).sum()
-        )
-        return nll + RIDGE * ((slopes - 1).square().sum() + shift.square().sum())
-
-    slopes, shift = torch.ones(len(held), 2).to(log_p), torch.zeros_like(log_p[0])
-    for _ in range(3):  # none, one or both of a and b held
-        slopes, shift = minimised(loss, slopes, shift)
-        negative = unpacked(slopes) < 0
+    columns = [log_p - log_not_p] if tied else [log_p, -log_not_p]
+    features = torch.stack([*columns, torch.ones_like(log_p)], dim=-1)
+    held = torch.zeros_like(features[0], dtype=torch.bool)  # slopes that would be negative
+    for _ in range(len(columns) + 1):
+        found = logistic(features.masked_fill(held, 0.0), hits)
+        negative = (found < 0) & ~held
+        negative[:, -1] = False  # the shift may be
         if not bool(negative.any()):
             break
         held = held | negative
-    return unpacked(slopes).clone(), shift
+    found = found.masked_fill(held, 0.0)
+    return found[:, :-1].expand(-1, 2).clone(), found[:, -1].clone()
+
+
+def logistic(
+    features: Float[Tensor, "row curve feature"], hits: Float[Tensor, "row curve"]
+) -> Float[Tensor, "curve feature"]:
+    """Coefficients of least mean log loss plus RIDGE |coefficients - identity|^2, by Newton steps that never go up."""
+    identity = torch.ones_like(features[0])
+    identity[:, -1] = 0.0
+    eye = torch.eye(features.shape[-1]).to(features)
+
+    def loss(found: Tensor) -> Float[Tensor, " curve"]:
+        nll = F.binary_cross_entropy_with_logits((features * found).sum(-1), hits, reduction="none").mean(0)
+        return nll + RIDGE * (found - identity).square().sum(-1)
+
+    found, value = identity, loss(identity)
+    for _ in range(NEWTON_STEPS):
+        p = (features * found).sum(-1).sigmoid()
+        slope = ((p - hits)[..., None] * features).mean(0) + 2 * RIDGE * (found - identity)
+        weighted = features * (p * (1 - p))[..., None]
+        curvature = torch.einsum("rci,rcj->cij", weighted, features) / len(hits) + 2 * RIDGE * eye
+        step = torch.linalg.solve(curvature, slope)
+        size = torch.ones_like(value)
+        for _ in range(HALVINGS):
+            tried = found - size[:, None] * step
+            better = loss(tried) <= value
+            if bool(better.all()):
+                break
+            size = torch.where(better, size, size / 2)
+        tried = torch.where(better[:, None], tried, found)
+        moved = float((tried - found).abs().max())
+        found, value = tried, loss(tried)
+        if moved < 1e-9:
+            break
+    return found
