@@ -157,9 +157,7 @@ class Passes:
             shelf.clear()
         self._shelves.clear()
 
-    def _of(
-        self, batch: Batch, *, labelled: bool = True, scorers: Mapping[str, Scorer] | None = None
-    ) -> Beliefs:
+    def _of(self, batch: Batch, *, labelled: bool = True, scorers: Mapping[str, Scorer] | None = None) -> Beliefs:
         moved = batch.to(self.like.device, self.like.dtype)
         with torch.no_grad():
             look = Look(self.predictor, moved.x)
