@@ -31,7 +31,7 @@ def test_sets_name_their_labels_and_abstentions_are_said():
     model = Selected(Decided(table, sets=torch.tensor([[True, False, False], [True, False, True]])), "confidence", 0.5)
     first, second = believe(model, ["a", "b"], X, ["cat", "dog", "eel"])
     assert (first["label"], first["set"], first["accepted"]) == ("cat", "cat", True)
-    assert (second["set"], second["accepted"]) == ("cat eel", False)
+    assert (second["set"], second["accepted"]) == ("cat | eel", False)
     plain = believe(table, ["a", "b"], X, [])
     assert "set" not in plain[0]
     assert "accepted" not in plain[0]

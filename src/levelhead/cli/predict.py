@@ -64,7 +64,7 @@ def predict(
       total               how unsure the prediction is altogether: entropy, in nats
       aleatoric           the part that lies in the input: more training would not remove it
       epistemic           the part that lies in the predictor: how far its members disagree
-      set                 the labels of the prediction set, where the recipe makes sets (lac, aps, raps)
+      set                 the labels of the prediction set (a | b), where the recipe makes sets (lac, aps, raps)
       accepted            whether the prediction is given at all, where the recipe may abstain (selective)
     For real targets: mean and sd, and the three as variances; low and high where the recipe makes intervals (cqr).
 
@@ -134,7 +134,7 @@ def decisions(belief: Predictive, names: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{} for _ in belief.total()]
     if belief.sets is not None:
         for row, kept in zip(rows, belief.sets.tolist(), strict=True):
-            row["set"] = " ".join(name for name, inside in zip(names, kept, strict=True) if inside)
+            row["set"] = " | ".join(name for name, inside in zip(names, kept, strict=True) if inside)
     if belief.intervals is not None:
         for row, sides in zip(rows, belief.intervals.tolist(), strict=True):
             for k, (low, high) in enumerate(sides):
