@@ -43,6 +43,7 @@ from levelhead.metrics.regression_calibration import (
     ence_floor,
     interval_calibration_error,
     pit_test,
+    spread_bins,
     spread_variation,
     uce,
 )
@@ -141,7 +142,7 @@ def more_target_scores(beliefs: TargetBeliefs) -> dict[str, float]:
         "interval_error": interval_calibration_error(cdf),
         "pit_p": pit_test(cdf).p_value,
         "ence": ence(std, error),
-        "ence_floor": ence_floor(len(std)),
+        "ence_floor": ence_floor(len(std), bins=len(spread_bins(std, error).rows)),
         "uce": uce(std, error),
         "ause": ause(std, error),
         "interval_score95": interval_score(lower, upper, y=beliefs.y, level=LEVEL),

@@ -147,12 +147,14 @@ def _classes(named: dict[str, Tensor], kind: str, *, labelled: bool, void: int |
     kept = torch.ones_like(y, dtype=torch.bool) if void is None or labels is None else y != void
     members, y = members[:, kept], y[kept]
     weights = _log_weights(named, members)
-    for place, member in enumerate(members):
-        try:
-            normalised_rows(member)
-        except ValueError as error:
-            where = f" (member {place})" if len(members) > 1 else ""
-            raise ValueError(f"{kind}{where}: {error}") from None
+    total = torch.logsumexp(members, dim=-1).exp()
+    if not bool(((total - 1).abs() <= NORMALISATION_TOLERANCE).all()):
+        member, row = divmod(int((total - 1).abs().argmax()), len(y))
+        where = f"member {member}, " if len(members) > 1 else ""
+        raise ValueError(
+            f"{kind}: probabilities must sum to one within {NORMALISATION_TOLERANCE:g}; {where}row {row} sums to "
+            f"{float(total[member, row]):.6g}{'; logits are named logits' if kind == 'log_probs' else ''}"
+        )
     if len(members) > 1:
         log_probs = torch.logsumexp(members + along_members(weights, 3), dim=0)
         computed["mixture"] = f"mean of {len(members)} members' probabilities"

@@ -91,12 +91,16 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
         ],
         dim=-1,
     )
+    floors = noise_floors(log_probs)
     found = _with_errors(("accuracy", "nll", "brier", "ece"), columns, _headline)
     found |= {
-        **{f"{name}_floor": float(value) for name, value in noise_floors(log_probs)._asdict().items()},
+        "ece_floor": float(floors.ece),
         "smooth_ece": float(smooth_ece(log_probs, y)),
+        "smooth_ece_floor": float(floors.smooth_ece),
         "adaptive_ece": float(adaptive_ece(log_probs, y)),
+        "adaptive_ece_floor": float(floors.adaptive_ece),
         "classwise_ece": float(classwise_ece(log_probs, y)),
+        "classwise_ece_floor": float(floors.classwise_ece),
         "confidence": float(confidence.mean()),
         **_uncertainties(beliefs),
         "aurc": float(aurc(-confidence, ~correct)),
