@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
 from levelhead import evaluation
+from levelhead.beliefs import Record
 from levelhead.evaluations.ood import OOD
 from levelhead.predictor import Ensemble, Predictor
 from levelhead.storage import load
@@ -108,9 +110,18 @@ def measured(options: Options, task: Task) -> Measured:
     for cell in comparison.cells:
         predictor = load(cell.folder / "predictor")
         for kind, part in named_parts(predictor):
-            found = evaluation.records(part, task, ("clean", OOD("all")))
+            found = scored(part, task, cell.folder / "ood_scores" / kind.replace(" ", "_"))
             rows += [{**record._asdict(), "recipe": kind, "seed": cell.seed} for record in found]
     return Measured(pd.DataFrame(rows))
+
+
+def scored(predictor: Predictor, task: Task, folder: Path) -> list[Record]:
+    """The records; from the scores in the folder, where an earlier run left them all."""
+    done = folder / "done"
+    if not done.exists():
+        evaluation.records(predictor, task, ("clean", OOD("all")), keep=folder)
+        done.touch()
+    return evaluation.rescore(folder, ("clean", "ood"))
 
 
 def named_parts(predictor: Predictor) -> Sequence[tuple[str, Predictor]]:
