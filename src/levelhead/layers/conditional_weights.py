@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.declared import Conditional, Hint
-from levelhead.layers.fast_weights import INITS, LINEAR, TRANSPOSED
+from levelhead.layers.fast_weights import CONVOLUTIONS, INITS, LINEAR, TRANSPOSED
 from levelhead.layers.hyper_ranges import Tunable
 from levelhead.network import Network
 from levelhead.types import Scalar
@@ -93,28 +93,44 @@ class ConditionalWeights(Conditional):
         """All members' outputs, member-major as the rows came."""
         z = self.by_member(x)
         e1, e2 = self.embedded(self.condition_rows(len(x)))
-        y = self.scaled(self.module, z, self.r, self.s)
-        u, v = (self.r, self.s) if self.u is None else (self.u, self.v)
-        moved = self.scaled(self.response, z, u, v)
-        out = torch.addcmul(y, moved, self.across(e1, y.ndim).to(y.dtype))
+        if self.u is None:  # tied, or no vectors: both weights see the same rows
+            y, moved = self.both(self.times(z, self.r))
+            out = self.times(self.unfolded(self.responded(y, moved, e1)), self.s)
+        else:
+            y = self.times(self.unfolded(self.module(self.times(z, self.r))), self.s)
+            moved = self.times(self.unfolded(self.response(self.times(z, self.u))), self.v)
+            out = self.responded(y, moved, e1)
         if self.bias is None or e2 is None:
             return out
         assert self.bias_response is not None, "a layer with a bias has its response too"
-        rest = len(x) // self.num_members
-        b, response = (repeat(t, "k out -> (k rest) out", rest=rest) for t in (self.bias, self.bias_response))
-        return out + self.across(torch.addcmul(b, response, e2), out.ndim).to(out.dtype)
+        b = torch.addcmul(self.bias[:, None], self.bias_response[:, None], self.unfolded(e2))
+        return out + self.across(b.flatten(0, 1), out.ndim).to(out.dtype)
 
-    def scaled(
-        self, module: nn.Module, z: Float[Tensor, "member rest ..."], inner: Tensor | None, outer: Tensor | None
+    def both(self, x: Float[Tensor, "rows ..."]) -> tuple[Float[Tensor, "rows ..."], Float[Tensor, "rows ..."]]:
+        """W x and D x; torch's own convolutions in one pass, which reads x once."""
+        module = self.module
+        if type(module) not in CONVOLUTIONS or module.groups != 1:
+            return module(x), self.response(x)
+        weight = torch.cat([module.weight, self.response.weight])  # type: ignore[list-item]
+        first, second = module._conv_forward(x, weight, None).chunk(2, dim=1)  # type: ignore[operator]
+        return first, second
+
+    def responded(
+        self, y: Float[Tensor, "rows ..."], moved: Float[Tensor, "rows ..."], e1: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows ..."]:
-        """The members' vectors on inputs and outputs of a layer."""
-        if inner is None or outer is None:
-            y: Tensor = module(rearrange(z, "member rest ... -> (member rest) ..."))
-            return y
-        rest = z.shape[1]
-        x = rearrange(z * self.along(inner, z.ndim).to(z.dtype), "member rest ... -> (member rest) ...")
-        y = module(x)
-        return y * self.across(repeat(outer, "k out -> (k rest) out", rest=rest), y.ndim).to(y.dtype)
+        """y + e1 o moved."""
+        return torch.addcmul(y, moved, self.across(e1, y.ndim).to(y.dtype))
+
+    def times(
+        self, z: Float[Tensor, "member rest ..."], vectors: Float[Tensor, "member channel"] | None
+    ) -> Float[Tensor, "rows ..."]:
+        """The members' rows, each times its member's vector along the channel."""
+        scaled = z if vectors is None else z * self.along(vectors, z.ndim).to(z.dtype)
+        return scaled.flatten(0, 1)
+
+    def unfolded(self, rows: Float[Tensor, "rows ..."]) -> Float[Tensor, "member rest ..."]:
+        """Rows with their member axis."""
+        return rows.unflatten(0, (self.num_members, -1))
 
     def embedded(
         self, condition: Float[Tensor, "*row hyper"]
@@ -169,6 +185,9 @@ class ConditionalWeights(Conditional):
         self, one: Any, other: Any, a: tuple[Tensor, Tensor] | None, b: tuple[Tensor, Tensor] | None
     ) -> Float[Tensor, "member out"]:
         """<A_o, B_o> of every member and output, for A and B from two weights and their vectors."""
+        if a is None and not isinstance(self.module, TRANSPOSED):
+            alone = torch.einsum("oi,oi->o", one.flatten(1), other.flatten(1))
+            return alone.expand(self.num_members, -1)
         taps = (one * other).flatten(2).sum(2) if one.ndim > 2 else one * other
         groups: int = getattr(self.module, "groups", 1)
         if isinstance(self.module, TRANSPOSED):  # (in, out / groups)
