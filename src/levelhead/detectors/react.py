@@ -19,8 +19,8 @@ ROWS = 10_000  # training rows behind the percentile
 class ReAct(Detector):
     """The energy of the head's logits on min(z, t), with t the percentile of all activations in training.
 
-    percentile  of the activations of a member on 10,000 training rows, drawn once, all features together.
-    logit_score of the clipped logits: "energy", "max_logit", "max_probability" or "entropy".
+    percentile   of the activations of a member on 10,000 training rows, drawn once, all features together.
+    logit_score  of the clipped features' logits: "energy", "max_logit", "max_probability" or "entropy".
 
     Any head will do: it is run on the clipped features. The mean over members, weighted as in the mixture.
     Sun et al., arXiv 2111.12797.
