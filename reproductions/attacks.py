@@ -31,8 +31,8 @@ METRICS = {
     "AUROC of mutual information": ("auroc_epistemic", 1, 3),
 }
 CHECKED = f"""Eps {EPS} in the largest coordinate, the same {ROWS} test images for every attack and recipe. The standard
-ensemble is APGD by cross-entropy and APGD by DLR towards 9 classes, 50 steps each, and Square with {QUERIES} queries. Its
-row and the last one are worst cases, row by row."""
+ensemble is APGD by cross-entropy and APGD by DLR towards 9 classes, 50 steps each, and Square with {QUERIES} queries.
+Its row and the last one are worst cases, row by row."""
 CURVES = """AUROC: how well the uncertainty tells attacked images from the same images unattacked; 0.5 is chance, and
 below it attacked images look more ordinary than clean ones."""
 FLAGS = "Seeds on which `levelhead.attack_check` raised a flag about PGD with 40 steps, on 32 images."
