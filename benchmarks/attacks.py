@@ -30,7 +30,7 @@ def contests(*, quick: bool) -> Iterator[Contest]:
     task = load_task("fashion-mini")
     predictor = Recipe(backbone=ResNet(depth=8), sampler=SGD(epochs=1)).fit(task, seed=0)
     batch = next(task.test.ordered(400))
-    kept = (predictor(batch.x).label == batch.y).nonzero()[: 20 if quick else 100, 0]
+    kept = (predictor(batch.x).label == batch.y).nonzero()[: 10 if quick else 40, 0]
     x, y = batch.x[kept], batch.y[kept]
     (network,) = predictor.networks()
     logits = nn.Sequential(network, nn.Flatten(0, 1)).eval()  # of the one member
