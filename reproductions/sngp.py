@@ -1,8 +1,8 @@
 """SNGP: better calibrated and better at OOD than one network in one pass, at the same accuracy."""
 
-from reproductions.harness import Options, Section, study
+from reproductions.harness import SEVEN, Options, Section, study
 
-SUITES = ("clean", "shift(severities=(1, 3, 5), limit=1000)", "ood")
+SUITES = ("clean", f"shift({SEVEN}, severities=(1, 3, 5), limit=1000)", "ood")
 
 RECIPES = {
     "plain": "{sampler}",
