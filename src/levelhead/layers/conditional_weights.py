@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.declared import Conditional, Hint
-from levelhead.layers.fast_weights import CONVOLUTIONS, INITS, LINEAR, TRANSPOSED
+from levelhead.layers.fast_weights import CONVOLUTIONS, INITS, TRANSPOSED, drawn, sizes
 from levelhead.layers.hyper_ranges import Tunable
 from levelhead.network import Network
 from levelhead.types import Scalar
@@ -177,9 +177,9 @@ class ConditionalWeights(Conditional):
         """The vectors that count in the penalty of a weight; None: all are 1."""
         if not self.whole or self.r is None:
             return None
-        own = {name: getattr(self, name) for name in VECTORS}
         tied = {"u": "r", "v": "s"}
-        return tuple(own[tied[name]] if own[name] is None else own[name] for name in (inner, outer))  # type: ignore[return-value]
+        first, second = (tied.get(n, n) if self.u is None else n for n in (inner, outer))
+        return getattr(self, first), getattr(self, second)
 
     def products(
         self, one: Any, other: Any, a: tuple[Tensor, Tensor] | None, b: tuple[Tensor, Tensor] | None
@@ -222,24 +222,6 @@ def moments(
     """Means over rows of nu, nu e and nu e^2."""
     weights = nu[..., None]
     return weights.mean(1), (weights * e).mean(1), (weights * e.square()).mean(1)
-
-
-def sizes(module: nn.Module) -> tuple[int, int, int]:
-    """Channels in and out of a layer, and their axis."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features, -1
-    if isinstance(module, LINEAR):
-        return module.in_channels, module.out_channels, 1
-    raise TypeError(f"ConditionalWeights: wants a linear layer or a convolution, got {type(module).__name__}")
-
-
-def drawn(init: str, scale: float, *shape: int) -> Tensor:
-    """Members' vectors."""
-    if init == "ones":
-        return torch.ones(shape)
-    if init == "sign":
-        return 2.0 * torch.randint(2, shape).to(torch.get_default_dtype()) - 1.0
-    return 1.0 + scale * torch.randn(shape)
 
 
 def fresh(module: nn.Module) -> nn.Module:

@@ -130,7 +130,7 @@ def check_ranges(spec: str, tuned: Regularisers) -> None:
         ("dropout_range", tuned.dropout, 1.0),
         ("label_smoothing_range", tuned.label_smoothing, 1.0),
     ):
-        if bounds is not None and not (len(bounds) == 2 and 0 < bounds[0] < bounds[1] < top):
+        if bounds is not None and not 0 < bounds[0] < bounds[1] < top:
             raise ValueError(f"{spec}: {name} wants 0 < low < high < {top:g}, or None; got {bounds}")
     if tuned.l2 is tuned.dropout is tuned.label_smoothing is None:
         raise ValueError(f"{spec}: nothing is tuned; give l2_range, dropout_range or label_smoothing_range")

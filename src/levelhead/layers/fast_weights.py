@@ -55,10 +55,10 @@ class FastWeights(Membered):
         super().__init__()
         if init not in INITS:
             raise ValueError(f"FastWeights: init must be one of {', '.join(map(repr, INITS))}; got {init!r}")
-        channels, out, self.channel_axis = _sizes(module)
+        channels, out, self.channel_axis = sizes(module)
         self.num_members = num_members
-        self.r = nn.Parameter(_vectors(init, init_scale, rank, num_members, channels))
-        self.s = nn.Parameter(_vectors(init, init_scale, rank, num_members, out))
+        self.r = nn.Parameter(drawn(init, init_scale, rank, num_members, channels))
+        self.s = nn.Parameter(drawn(init, init_scale, rank, num_members, out))
         bias = module.bias
         if isinstance(bias, nn.Parameter):
             rows = bias.detach().expand(num_members, -1).clone()
@@ -133,16 +133,17 @@ class FastWeights(Membered):
             return getattr(super().__getattr__("module"), name)
 
 
-def _sizes(module: nn.Module) -> tuple[int, int, int]:
-    """Channels in and out of a layer, and their axis."""
+def sizes(module: nn.Module) -> tuple[int, int, int]:
+    """Channels in and out of a layer, and their axis. Raises TypeError for other modules."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features, -1
     if isinstance(module, CONVOLUTIONS + TRANSPOSED):
         return module.in_channels, module.out_channels, 1
-    raise TypeError(f"FastWeights: wants a linear layer or a convolution, got {type(module).__name__}")
+    raise TypeError(f"members' weights: wants a linear layer or a convolution, got {type(module).__name__}")
 
 
-def _vectors(init: str, scale: float, *shape: int) -> Tensor:
+def drawn(init: str, scale: float, *shape: int) -> Tensor:
+    """Members' vectors: all "ones", +1 or -1 at random ("sign"), or Normal(1, scale^2)."""
     if init == "ones":
         return torch.ones(shape)
     if init == "sign":
