@@ -108,8 +108,8 @@ def _shift(evidence: Evidence) -> Markup | None:
         return heat(evidence) if evidence.shifted_sets else None
     intro = el(
         "p",
-        "The test rows are changed in known ways, a little at severity 1 and a lot at severity 5. Two things count: "
-        "how much quality is lost, and whether confidence is lost with it.",
+        f"The test rows are changed in known ways, a little at severity {evidence.severities[0]} and more with every "
+        "severity. Two things count: how much quality is lost, and whether confidence is lost with it.",
     )
     kinds = len(evidence.shifts)
     errors = corruption_table(evidence)

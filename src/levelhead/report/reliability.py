@@ -16,7 +16,7 @@ SQUARE = (212.0, 232.0)
 
 
 def reliability_diagrams(evidence: Evidence) -> Markup | None:
-    """One panel a recipe: accuracy in each bin of confidence, clean and at the highest severity."""
+    """One panel a recipe: accuracy in each bin of confidence, clean and at the strongest severity."""
     panels, rows = [], []
     for contender in evidence.done:
         clean, shifted = _pooled(contender, ["test"]), _pooled(contender, evidence.strongest)
@@ -66,7 +66,7 @@ def _diagram(evidence: Evidence, contender: Contender, clean: Reliability, shift
     words = [_words("clean", clean, contender.estimate("ece", "clean"))]
     if shifted is not None:
         marks.append(contender.series.group(_line(shifted, x, y, square=True)))
-        words.append(_words("shifted", shifted, contender.estimate("ece", "shift", None, evidence.severities[-1])))
+        words.append(_words("shifted", shifted, contender.estimate("ece", "shift", None, evidence.strongest_severity)))
     note = el("text", f"ECE, %: {', '.join(short for short, _ in words)}", x=2, y=11)
     text = " ".join(long for _, long in words)
     title = f"Reliability of {contender.series.name}"
