@@ -17,6 +17,7 @@ from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.hyper_ranges import GaussianHyper, HyperRange
 from levelhead.likelihood import Gaussian
 from levelhead.network import Network
+from levelhead.objectives.sub_batches import SubBatches
 from levelhead.predictor import Point
 from levelhead.recipe import Recipe
 from levelhead.samplers.adamw import AdamW
@@ -285,3 +286,23 @@ def test_without_it_the_network_trains_at_the_mean_and_the_ranges_rest():
     recipe = Recipe(backbone=MLP(hidden=(8,)), surgery=(EVERYTHING,), sampler=SGD(epochs=2, batch_size=16))
     hyper = recipe.fit(TASK, 0, rehearsed=True).network.hyper
     assert_close(hyper.log_alpha, hyper.log_low.expand(3, -1))
+
+
+def test_sub_batches_give_each_row_its_own_draw():
+    network, state = started()
+    drawn = network.hyper.sample(16).detach()
+    forward = Forward(network, batch()._replace(hyper=drawn))
+    seen = []
+
+    def inner(forward: Forward) -> Tensor:
+        seen.append(forward.batch)
+        return network_loss(forward)
+
+    torch.manual_seed(0)
+    assert state.regularised(lambda f: SubBatches()(inner, f), drawn)(forward).isfinite()
+    (shared,) = seen
+    assert shared.hyper.shape == (3, 6, drawn.shape[-1])
+    assert_close(shared.hyper[1], drawn[1, 6:12])
+    assert_close(shared.hyper[2], drawn[2, [12, 13, 14, 15, 0, 1]])
+    rate = network.hyper.values(shared.hyper)[1, :, -1:]
+    assert_close(shared.y[1], (1 - rate) * F.one_hot(batch().y[6:12], 3) + rate / 3)

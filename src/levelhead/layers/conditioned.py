@@ -53,7 +53,7 @@ def conditioned(
 
     hyper  ranges -> their distributions.   layer  (module, number of hyper-parameters, kernel=, bias_of=) -> its layer.
 
-    Raises NoLayerReplaced without such layers, CannotCompose on a network that has hyper-parameters already.
+    Raises CannotCompose on a network that has hyper-parameters, or members in every such layer, already.
     """
     if network.hyper is not None:
         raise CannotCompose(f"{author}: the network has hyper-parameters already; put all that is tuned in one surgery")
@@ -64,12 +64,15 @@ def conditioned(
         for name, module in network.named_modules()
         if isinstance(module, LINEAR) and not name.startswith(owned) and (name in called or in_head(name))
     ]
+    if not names:
+        raise CannotCompose(
+            f"{author}: every linear layer and convolution has members or slots of its own already; put it before the "
+            "surgery that gives them, or leave that out"
+        )
     places = {name: (group_of(name, tuned.groups), group_of(name, tuned.groups, bias=True)) for name in names}
     ranges = declared_ranges(tuned, [group for pair in places.values() for group in pair])
-    if not ranges:
-        raise CannotCompose(f"{author}: nothing is tuned; give a range to l2, dropout or label_smoothing")
     found = {r.name: place for place, r in enumerate(ranges)}
-    first = next(iter(names), "")
+    first = names[0]
 
     def match(name: str, module: nn.Module) -> bool:
         norm = per_member_norm and isinstance(module, _BatchNorm) and name in called

@@ -50,5 +50,10 @@ class SubBatches(Stateless):
             return inner(forward)
         size = -(-len(batch.x) // members)
         rows = torch.arange(members * size, device=batch.x.device) % len(batch.x)
-        y = rearrange(batch.y[rows], "(member batch) ... -> member batch ...", member=members)
-        return inner(forward.on(x=batch.x[rows], y=y, index=batch.index[rows], per_member=True))
+        places = rearrange(rows, "(member batch) -> member batch", member=members)
+        own = torch.arange(members, device=rows.device)[:, None]
+        hyper = None if batch.hyper is None else batch.hyper[own, places]
+        # labels that were smoothed at each member's own rate have a member axis already
+        smoothed = hyper is not None and batch.y.is_floating_point() and batch.y.ndim > 2
+        y = batch.y[own, places] if smoothed else batch.y[places]
+        return inner(forward.on(x=batch.x[rows], y=y, index=batch.index[rows], hyper=hyper, per_member=True))
