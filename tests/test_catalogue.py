@@ -22,7 +22,7 @@ def test_find_knows_names_and_the_nearest_ones() -> None:
     assert find("vat", ("surgeries", "objectives")) is VAT
     with pytest.raises(ValueError, match="'vatt' is no name in objectives: did you mean vat"):
         find("vatt", ("objectives",))
-    with pytest.raises(ValueError, match="there are adversarial_training, .*vat"):
+    with pytest.raises(ValueError, match=r"there are adversarial_training, .*vat"):
         find("xyzzy", ("objectives",))
 
 

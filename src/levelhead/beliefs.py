@@ -317,7 +317,8 @@ def stable_seed(*names: object) -> int:
 
 
 def _stacked(first: Batch, second: Batch) -> Batch:
-    return Batch(*(torch.cat([a, b]) for a, b in zip(first[:3], second[:3], strict=True)))
+    x, y, index = (torch.cat(pair) for pair in zip(first[:3], second[:3], strict=True))
+    return Batch(x, y, index)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-FAMILIES = ("backbones", "surgeries", "objectives", "samplers", "posthoc", "evaluations", "shifts", "attacks", "spaces", "detectors")
+FAMILIES = (
+    "backbones",
+    "surgeries",
+    "objectives",
+    "samplers",
+    "posthoc",
+    "evaluations",
+    "shifts",
+    "attacks",
+    "spaces",
+    "detectors",
+)
 
 
 @functools.cache

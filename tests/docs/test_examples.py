@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["docs/add-a-method.md", "docs/methods/metrics.md", "docs/predictions.md", "README.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/add-a-method.md", "docs/methods/metrics.md", "docs/predictions.md", "README.md"]
+)
 def test_a_pages_code_runs_in_order(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))

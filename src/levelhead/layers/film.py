@@ -61,7 +61,8 @@ class FiLM(PerMember):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("members")[0], name)
+            members: Any = super().__getattr__("members")
+            return getattr(members[0], name)
 
 
 def _drawn(own: Tensor, init: str, gain: float, num_members: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Quality against the severity of a shift, averaged over the kinds: what falls how fast."""
 
+from typing import Any
+
 from levelhead.catalogue import find, names
 from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, end_labels, figure, frame, polyline, svg, views, whisker
@@ -50,7 +52,8 @@ def _amounts(shift: str | None) -> str:
     """What the severities of one shift stand for, where they are amounts of something."""
     if shift is None or shift not in names("shifts"):
         return ""
-    amounts = find(shift, ("shifts",)).severities
+    spec: Any = find(shift, ("shifts",))
+    amounts = spec.severities
     if tuple(amounts) == tuple(range(1, len(amounts) + 1)):
         return ""
     return f" Severities 1 to {len(amounts)} are the amounts {amounts[0]}, {amounts[1]} … {amounts[-1]}."

@@ -31,8 +31,8 @@ class MIMO:
     num_members  M slots. 3 for the paper's WRN-28-10, 2 for its ImageNet ResNet-50.
 
     Raises CannotCompose behind surgeries that give layers members, on heads that are not linear and first layers that
-    are grouped or frozen, NoLayerReplaced without linear layers and convolutions. Surgeries behind it see the trunk as one layer
-    of members: put those that change layers in front.
+    are grouped or frozen, NoLayerReplaced without linear layers and convolutions. Surgeries behind it see the trunk as
+    one layer of members: put those that change layers in front.
 
     Havasi et al., arXiv 2010.06610.
     """
