@@ -5,9 +5,11 @@ import pytest
 import torch
 from studies.tiny import SMALL, SUITES, FailsOnAllRows, finished, tiny
 
+from levelhead.hyper_deep import HyperDeepEnsemble
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.sgd import SGD
 from levelhead.shelf import FOLDER, Shelf, progress
+from levelhead.spaces.log_uniform import LogUniform
 from levelhead.storage import load
 from levelhead.studies import store
 from levelhead.studies.grid import plan
@@ -178,3 +180,19 @@ def test_a_cell_killed_while_it_is_measured_goes_on_there(tmp_path, monkeypatch)
     assert (cell.folder / "train.jsonl").read_bytes() == log
     assert not (cell.folder / FOLDER).exists()
     assert store.read_records(cell.folder) == store.read_records(whole.folder)
+
+
+def test_searches_of_a_task_share_their_trials_whatever_their_size(tmp_path, monkeypatch):
+    space = (LogUniform("sampler.lr", 0.01, 0.3),)
+    few = HyperDeepEnsemble(member=QUICK, space=space, size=2, candidates=2, stratify=False)
+    many = dataclasses.replace(few, candidates=4)
+    assert work(one(tmp_path, few), ORDERS).state == "done"
+    fits = []
+    whole = Recipe.fit
+    monkeypatch.setattr(Recipe, "fit", lambda self, *args, **kwargs: fits.append(1) or whole(self, *args, **kwargs))
+    cell = one(tmp_path, many)
+    assert work(cell, ORDERS).state == "done"
+    assert len(fits) == 2
+    assert len(list((tmp_path / "stripes" / "trials").iterdir())) == 4
+    assert store.read_json(cell.folder / "search.json")["trainings"] == 4
+    assert len(store.find_cells(tmp_path)) == 2
