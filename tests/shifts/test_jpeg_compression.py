@@ -55,9 +55,9 @@ def test_colour_keeps_its_mean_through_both_sizes() -> None:
     # the four pixels from (0, 2 k), 16 a row, sum to 8 k + 34
     assert halved(plane)[0, 0].tolist() == [(8 * k + 34 + 1 + k % 2) // 4 for k in range(8)]
     flat = torch.full((1, 5, 7), 93.0)
-    assert torch.equal(doubled(flat), torch.full((1, 10, 14), 93.0))
+    assert torch.equal(doubled(flat, 10, 13), torch.full((1, 10, 13), 93.0))
     row = torch.tensor([0.0, 16.0]).expand(1, 1, 2)
-    assert doubled(row)[0].tolist() == [[0.0, 4.0, 12.0, 16.0]] * 2
+    assert doubled(row, 2, 4)[0].tolist() == [[0.0, 4.0, 12.0, 16.0]] * 2
 
 
 def test_grey_levels_of_whole_images_survive() -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.shifts._base import Corruption, Group, check_colours
+from levelhead.shifts._filters import apart
 
 # The quantisation steps that the standard suggests (ITU-T T.81, annex K), for brightness and for colour, row by row.
 LUMA = (
@@ -30,6 +31,10 @@ CHROMA = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8,) * 4,
 )
+# JFIF's colours in units of 2^-16, and the middle of the colour planes less what makes a half go down.
+TO_YCC = ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+TO_RGB = ((0, 91881), (-22554, -46802), (116130, 0))
+CENTRE = 128 * 65536 + 32767
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,19 @@ class JpegCompression(Corruption[int]):
         pixels = x.mul(255).round_()
         if x.shape[1] == 1:
             return coded(padded(pixels, 8, 8), steps(LUMA, level))[..., :height, :width] / 255
-        red, green, blue = pixels.unbind(1)
-        # fixed-point numbers of 16 bits; all sums stay below 2^24, where float32 is exact
-        luma = (red * 19595 + green * 38470 + blue * 7471 + 32768).mul_(2**-16).floor_()
-        cb = (blue * 32768 - red * 11059 - green * 21709 + (128 * 65536 + 32767)).mul_(2**-16).floor_()
-        cr = (red * 32768 - green * 27439 - blue * 5329 + (128 * 65536 + 32767)).mul_(2**-16).floor_()
+        planes = fixed_point(pixels, TO_YCC, (32768, CENTRE, CENTRE))
+        luma, colours = planes[:, :1], planes[:, 1:]
         luma = coded(padded(luma, 8, 8), steps(LUMA, level))[..., :height, :width]
-        small = coded(padded(halved(torch.stack([cb, cr])), 8, 8), steps(CHROMA, level))
-        large = doubled(small[..., : -(-height // 2), : -(-width // 2)])[..., :height, :width]
-        cb, cr = large.sub_(128)
-        green = (cb * -22554 - cr * 46802 + 32768).mul_(2**-16).floor_()
-        rgb = (cr.mul_(91881).add_(32768), green.mul_(65536), cb.mul_(116130).add_(32768))
-        return torch.stack([luma + part.mul_(2**-16).floor_() for part in rgb], dim=1).div_(255)
+        colours = doubled(coded(halved(colours), steps(CHROMA, level)), height, width)
+        return fixed_point(colours.sub_(128), TO_RGB, (32768,) * 3).add_(luma).div_(255)
+
+
+def fixed_point(x: Tensor, matrix: tuple[tuple[int, ...], ...], offset: tuple[int, ...]) -> Tensor:
+    """Channels times a matrix in units of 2^-16, plus an offset, rounded down: sums below 2^24 are exact in float32."""
+    height = x.shape[2]
+    mixed = x.new_tensor(matrix) @ rearrange(x, "b c h w -> b c (h w)")
+    mixed = mixed.add_(rearrange(x.new_tensor(offset), "c -> c 1")).mul_(2**-16).floor_()
+    return rearrange(mixed, "b c (h w) -> b c h w", h=height)
 
 
 @functools.lru_cache
@@ -147,19 +153,33 @@ def padded(plane: Float[Tensor, "*batch height width"], tall: int, wide: int) ->
 
 
 def halved(plane: Float[Tensor, "*batch height width"]) -> Tensor:
-    """Means of 2 x 2 levels, rounded by 1/4 and 1/2 in turns along a row."""
-    plane = padded(plane, 2, 16)  # columns are filled before, rows after: the blocks at either edge differ
-    four = plane[..., ::2, ::2] + plane[..., ::2, 1::2] + plane[..., 1::2, ::2] + plane[..., 1::2, 1::2]
+    """Means of 2 x 2 levels, rounded by 1/4 and 1/2 in turns along a row; sides filled up to multiples of 8."""
+    height, width = plane.shape[-2:]
+    # columns are filled up before taking means, rows after: where an image ends within a block, it shows
+    four = apart(plane, pairs(height, last=-(-height // 2) - 1), pairs(width, last=width))
     bias = torch.arange(four.shape[-1], device=plane.device) % 2 + 1
     return four.add_(bias).mul_(0.25).floor_()
 
 
-def doubled(plane: Float[Tensor, "*batch height width"]) -> Tensor:
-    """Twice as large by a triangle filter: 3/4 of the near row and column, 1/4 of the next."""
-    above = torch.cat([plane[..., :1, :], plane[..., :-1, :]], -2)
-    below = torch.cat([plane[..., 1:, :], plane[..., -1:, :]], -2)
-    tall = rearrange([plane * 3 + above, plane * 3 + below], "two ... h w -> ... (h two) w")
-    left = torch.cat([tall[..., :1], tall[..., :-1]], -1)
-    right = torch.cat([tall[..., 1:], tall[..., -1:]], -1)
-    wide = rearrange([tall * 3 + left + 8, tall * 3 + right + 7], "two ... h w -> ... h (w two)")
-    return wide.mul_(1 / 16).floor_()
+@functools.lru_cache
+def pairs(size: int, *, last: int) -> Float[Tensor, "half {size}"]:
+    """Which two of a line of levels each of half as many sums up; from `last` on all are alike."""
+    place = torch.arange(-(-size // 16) * 8).clamp_max(last)
+    ends = (F.one_hot((2 * place + odd).clamp_max(size - 1), size) for odd in (0, 1))
+    return torch.stack(list(ends)).sum(0).float()
+
+
+def doubled(plane: Float[Tensor, "*batch half_height half_width"], height: int, width: int) -> Tensor:
+    """Enlarged to a size by a triangle filter: 3/4 of the near row and column, 1/4 of the next."""
+    wide = apart(plane, triangle(plane.shape[-2], height), triangle(plane.shape[-1], width))
+    bias = 8 - torch.arange(width, device=plane.device) % 2
+    return wide.add_(bias).mul_(1 / 16).floor_()
+
+
+@functools.lru_cache
+def triangle(size: int, larger: int) -> Float[Tensor, "{larger} {size}"]:
+    """Three of the near level and one of the next, within what stands for a line of `larger` levels."""
+    place = torch.arange(larger)
+    near = place // 2
+    beside = (near + place % 2 * 2 - 1).clamp(0, -(-larger // 2) - 1)
+    return (3 * F.one_hot(near, size) + F.one_hot(beside, size)).float()
