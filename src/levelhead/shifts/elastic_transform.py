@@ -77,8 +77,8 @@ def affine(moves: Float[Tensor, "batch 6"], height: int, width: int) -> Float[Te
     after = F.pad(before + moved, (0, 1), value=1.0)
     # the map back, from places after to places before: after @ back = before
     back = torch.linalg.solve(after, before.expand(len(moves), 3, 2))
-    line = F.pad(pixels(height, width, like=moved), (0, 1), value=1.0)
-    return torch.einsum("hwk,bkx->bhwx", line, back).to(moves.dtype)
+    line = F.pad(pixels(height, width, like=moves), (0, 1), value=1.0)
+    return rearrange(rearrange(line, "h w k -> (h w) k") @ back.to(moves.dtype), "b (h w) xy -> b h w xy", h=height)
 
 
 def sampled(
