@@ -65,7 +65,7 @@ def test_scores_are_those_of_all_rows_at_once(void):
         ({"norm": "debiased"}, lambda p, y, void: debiased_ece(p, y, void=void).squared),
         ({"target": "classwise", "num_classes": 4}, classwise_ece),
     ],
-    ids=str,
+    ids=("top label", "seven bins", "rms", "largest", "debiased", "classwise"),
 )
 def test_calibration_errors_are_those_of_all_rows_at_once(settings, metric):
     log_probs, y = labelled(void_share=0.2)
