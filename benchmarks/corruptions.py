@@ -27,7 +27,7 @@ from levelhead.shifts._base import SEVERITIES, Corruption
 from levelhead.tasks.cifar10 import read_parquet
 
 CIFAR = Path("../shared/data/cifar10/test.parquet")
-IMAGES, QUICK_IMAGES = 10_000, 500
+IMAGES, QUICK_IMAGES = 10_000, 1000
 OFTEN, SELDOM = 10, 100  # the rival takes one image of so many
 SLOW = ("elastic_transform", "frost", "glass_blur", "zoom_blur")
 BLOCK = 250

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,6 @@ class ImpulseNoise(Corruption[float]):
     def distort(
         self, x: Float[Tensor, "batch channel height width"], level: float, generator: torch.Generator
     ) -> Float[Tensor, "batch channel height width"]:
-        """0 where a uniform draw is below c / 2, 1 where it is below c."""
-        drawn = uniforms(x, x[0].numel(), generator).reshape(x.shape)
-        return x.masked_fill(drawn < level, 1.0).masked_fill_(drawn < level / 2, 0.0)
+        """Draws v of U(-1, 1) beyond 1 - c either way move a value out of [0, 1], to be clipped."""
+        drawn = uniforms(x, x[0].numel(), generator).reshape(x.shape).mul_(2).sub_(1)
+        return F.hardshrink(drawn, 1 - level).mul_(2 / (1 - level)).add_(x)
