@@ -79,7 +79,10 @@ class Corruption(ABC, Generic[Level]):
             return x
         level = (self.small if min(x.shape[-2:]) <= SMALL_SIDE else self.large)[severity - 1]
         rows = max(1, PIECE // max(1, x[0].numel())) if x.device.type == "cpu" else len(x)
-        return torch.cat([truncated(self.distort(piece, level, generator)) for piece in x.split(rows)])
+        out = torch.empty_like(x)
+        for piece, place in zip(x.split(rows), out.split(rows), strict=True):
+            truncated(self.distort(piece, level, generator), out=place)
+        return out
 
     @abstractmethod
     def distort(
@@ -88,10 +91,10 @@ class Corruption(ABC, Generic[Level]):
         """The corruption at the constants of one severity, before clipping; never in place."""
 
 
-def truncated(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Clipped to [0, 1] and cut down to a multiple of 1 / 255."""
+def truncated(x: Float[Tensor, "*shape"], *, out: Float[Tensor, "*shape"] | None = None) -> Float[Tensor, "*shape"]:
+    """Clipped to [0, 1] and cut down to a multiple of 1 / 255; into `out` if given."""
     # the offset keeps an exact level, k / 255, from falling to k - 1 by float32 rounding
-    return x.mul(255).add_(1e-3).clamp_(0, 255).floor_().div_(255)
+    return torch.mul(x, 255, out=out).add_(1e-3).clamp_(0, 255).floor_().div_(255)
 
 
 def check_severity(shift: Shift, severity: int) -> None:

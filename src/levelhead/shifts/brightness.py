@@ -31,4 +31,5 @@ class Brightness(Corruption[float]):
         value = x.amax(1, keepdim=True)
         raised = (value + level).clamp_max(1.0)
         # x v' / v; where v = 0, x is 0 too and the second term adds v'
-        return torch.addcmul(raised * (value == 0), x, raised / value.masked_fill(value == 0, 1.0))
+        black = value.clone().eq_(0)  # in float: comparing into bool is slower
+        return torch.addcmul(raised * black, x, raised / (value + black))

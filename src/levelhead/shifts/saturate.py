@@ -36,11 +36,11 @@ class Saturate(Corruption[tuple[float, float]]):
             return x * (1 - 2 / 3 * shift)
         value = x.amax(1, keepdim=True)
         spread = value - x.amin(1, keepdim=True)
-        coloured = spread > 0
+        grey = spread.clone().eq_(0)  # 1 where there is no colour
         # v s' = min(a (v - m) + b v, v); the distance below v of each channel is that times t
         wanted = torch.minimum(spread * scale + value * shift, value)
-        out = value - (value - x) * (wanted / spread.masked_fill(~coloured, 1.0))
+        out = value - (value - x).mul_(wanted / (spread + grey))
         if shift > 0:
             red = torch.tensor([0.0, 1.0, 1.0], device=x.device, dtype=x.dtype).reshape(1, 3, 1, 1)
-            out -= red * wanted * ~coloured
+            out -= red * (wanted * grey)
         return out
