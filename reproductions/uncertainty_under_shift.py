@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from levelhead import evaluation
+from levelhead.evaluations.shift import Shift
 from levelhead.metrics.statistics import over_seeds
 from levelhead.predictor import Ensemble
 from levelhead.storage import load
@@ -174,7 +175,7 @@ def clean(title: str, fashion: pd.DataFrame, cifar: pd.DataFrame) -> Section:
 
 def by_size(comparison: Comparison, options: Options) -> dict[int, list[float]]:
     """Mean shifted Brier by the number of members, a number a seed: the stored ensembles, cut short."""
-    suites = ("shift(severities=(1, 3, 5), limit=250)",)
+    suites = (Shift(severities=(1, 3, 5), limit=250),)
     found: dict[int, list[float]] = {1: [], 2: [], 4: []}
     for cell in comparison.cells:
         if cell.name != ENSEMBLE:
