@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, label_steps, made, name, refusal, specs
+from contracts.test_sampler import company
 from torch.testing import assert_close
 
 from levelhead.network import Network
@@ -26,7 +27,7 @@ ONE = X[:1]
 
 def sampled(sampler: Any) -> Predictor:
     """A short fit by a sampler with its own settings, epochs aside."""
-    network = made("resnet").train()
+    network = made("resnet", *company(sampler)).train()
     changes: dict[str, Any] = {}
     inner = SGD(epochs=2, batch_size=8, lr=0.02)
     for field in dataclasses.fields(sampler):

@@ -124,7 +124,7 @@ def test_the_prior_comes_in_slowly():
         for _ in range(6):
             values.append(float(term(network_loss, step(network, task)) - network_loss(step(network, task))))
             term.end_epoch(network)
-    full = float(divergence(network, None)) / len(task.train)
+    full = float(divergence(network, None).detach()) / len(task.train)
     assert values == pytest.approx([0, full / 4, full / 2, 3 * full / 4, full, full], rel=1e-4, abs=1e-6)
 
 

@@ -17,7 +17,7 @@ from levelhead.layers.film import Affine, FiLM
 from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network, groups
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
-from levelhead.surgeries.film_ensemble import FiLMEnsemble
+from levelhead.surgeries.film_ensemble import FilmEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout
 from levelhead.types import NoLayerReplaced
 
@@ -45,7 +45,7 @@ def member(network: Network, k: int) -> nn.Module:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("backbone, signature", BACKBONES, ids=repr)
 def test_the_network_is_its_members(backbone, signature: Signature, training: bool) -> None:
-    made = FiLMEnsemble(num_members=3)(backbone(signature)).double()
+    made = FilmEnsemble(num_members=3)(backbone(signature)).double()
     made(signature.example(8, seed=1).double())  # statistics of their own
     made.train(training)
     members = [member(made, k).train(training) for k in range(3)]
@@ -62,7 +62,7 @@ def test_copies_are_the_network_itself_statistics_included(backbone, signature: 
     network = backbone(signature)
     network(signature.example(8))
     with pytest.warns(UserWarning, match="they stay alike for ever"):
-        made = FiLMEnsemble(num_members=2, init="copy")(network)
+        made = FilmEnsemble(num_members=2, init="copy")(network)
     x = signature.example(6, seed=2)
     for mode in (True, False):
         assert_close(made.train(mode)(x), network.train(mode)(x).expand(2, -1, -1), rtol=1e-4, atol=1e-5)
@@ -75,7 +75,7 @@ def test_copies_are_the_network_itself_statistics_included(backbone, signature: 
 
 @pytest.mark.parametrize("backbone, signature", BACKBONES, ids=repr)
 def test_members_are_isolated_in_gradients_and_in_statistics(backbone, signature: Signature) -> None:
-    made = FiLMEnsemble(num_members=3)(backbone(signature)).double().train()
+    made = FilmEnsemble(num_members=3)(backbone(signature)).double().train()
     rows = torch.stack([signature.example(4, seed=k) for k in range(3)]).double().requires_grad_(True)
     made(rows.flatten(0, 1), per_member=True)[1].square().sum().backward()
     own = rows.grad.flatten(1).abs().sum(1)
@@ -107,14 +107,14 @@ def test_the_law_of_the_initial_values() -> None:
 def test_parameters_grow_by_two_numbers_a_channel_and_member() -> None:
     network = ResNet(depth=8)(IMAGES)
     channels = sum(m.num_features for m in network.modules() if isinstance(m, _BatchNorm))
-    made = FiLMEnsemble(num_members=4)(network)
+    made = FilmEnsemble(num_members=4)(network)
     before, after = (sum(p.numel() for p in n.parameters()) for n in (network, made))
     assert after - before == 2 * channels * 3
 
 
 def test_scales_and_shifts_have_no_weight_decay_unless_asked() -> None:
     for decay in (False, True):
-        made = FiLMEnsemble(decay=decay)(ResNet(depth=8)(IMAGES))
+        made = FilmEnsemble(decay=decay)(ResNet(depth=8)(IMAGES))
         films = {id(p) for layer in made.layers(FiLM) for p in layer.parameters()}
         for group in groups(made, lr=0.1, weight_decay=1e-3):
             for parameter in group["params"]:
@@ -122,24 +122,24 @@ def test_scales_and_shifts_have_no_weight_decay_unless_asked() -> None:
 
 
 def test_features_without_norms_are_modulated_behind_their_layers() -> None:
-    made = FiLMEnsemble()(LeNet()(IMAGES))
+    made = FilmEnsemble()(LeNet()(IMAGES))
     assert [type(layer.members[0]) for layer in made.layers(FiLM)] == [Affine] * 4
-    with pytest.raises(NoLayerReplaced, match="FiLMEnsemble found nothing"):
-        FiLMEnsemble()(Network(nn.Flatten(), nn.Linear(768, 5), IMAGES, width=768))
+    with pytest.raises(NoLayerReplaced, match="FilmEnsemble found nothing"):
+        FilmEnsemble()(Network(nn.Flatten(), nn.Linear(768, 5), IMAGES, width=768))
 
 
 def test_norms_without_a_scale_are_left() -> None:
     stages = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4), nn.Flatten())
-    made = FiLMEnsemble()(Network(stages, nn.Linear(784, 5), IMAGES))
+    made = FilmEnsemble()(Network(stages, nn.Linear(784, 5), IMAGES))
     assert made.notes[-1].converted == ("features.2",)
     assert [name for name, _ in made.notes[-1].skipped] == ["features.1"]
 
 
 def test_layers_and_norms_that_members_own_already_are_left() -> None:
     network = ResNet(depth=8)(IMAGES)
-    with pytest.raises(NoLayerReplaced, match="FiLMEnsemble found nothing"):
-        FiLMEnsemble()(BatchEnsemble()(network))
-    both = FiLMEnsemble()(BatchEnsemble(per_member_norm=False)(network))
+    with pytest.raises(NoLayerReplaced, match="FilmEnsemble found nothing"):
+        FilmEnsemble()(BatchEnsemble()(network))
+    both = FilmEnsemble()(BatchEnsemble(per_member_norm=False)(network))
     assert both(IMAGES.example(2)).shape == (4, 2, 5)
     assert len(both.layers(FiLM)) == len([m for m in network.modules() if isinstance(m, _BatchNorm)])
 
@@ -147,13 +147,13 @@ def test_layers_and_norms_that_members_own_already_are_left() -> None:
 def test_no_warning_where_masks_tell_copies_apart() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = FiLMEnsemble(init="copy")(MCDropout()(MLP(batch_norm=True)(TABLE)))
+        made = FilmEnsemble(init="copy")(MCDropout()(MLP(batch_norm=True)(TABLE)))
     outputs = made(TABLE.example(4))
     assert not torch.allclose(outputs[0], outputs[1])
 
 
 def test_rows_enter_behind_the_first_convolution() -> None:
-    made = FiLMEnsemble(num_members=4)(ResNet(depth=8)(IMAGES)).eval()
+    made = FilmEnsemble(num_members=4)(ResNet(depth=8)(IMAGES)).eval()
     rows = []
     first = next(m for m in made.features.modules() if isinstance(m, nn.Conv2d))
     first.register_forward_hook(lambda module, args, output: rows.append(len(output)))
@@ -163,5 +163,5 @@ def test_rows_enter_behind_the_first_convolution() -> None:
 
 def test_validation() -> None:
     for options in ({"num_members": 0}, {"init": "ones"}, {"gain": 0.0}):
-        with pytest.raises(ValueError, match=f"FiLMEnsemble: {next(iter(options))} must"):
-            FiLMEnsemble(**options)
+        with pytest.raises(ValueError, match=f"FilmEnsemble: {next(iter(options))} must"):
+            FilmEnsemble(**options)

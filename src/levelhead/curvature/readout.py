@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from levelhead.layers.per_member import PerMember
 from levelhead.network import Network
 from levelhead.predictor import Ensemble, Point, Predictor, WeightSamples, noise_of, samples_of
 from levelhead.tasks.split import Split
@@ -83,6 +84,11 @@ def watched(layer: nn.Module) -> Iterator[list[Tensor]]:
 def linear_readout(network: Network) -> nn.Linear:
     """The linear layer that makes the outputs. Raises CannotCompose where the head has none."""
     plain = [m for m in network.head.modules() if isinstance(m, nn.Linear) and type(m).forward is nn.Linear.forward]
+    if any(isinstance(m, PerMember) for m in network.head.modules()):
+        raise CannotCompose(
+            "Laplace(subset='head') fits one last layer, and here every member has a head of its own. Put Laplace() on "
+            "recipes without multi_head, mimo and packed_ensemble, and use deep_ensemble for the members"
+        )
     if not plain:
         raise CannotCompose(
             f"Laplace(subset='head') needs a linear last layer, and this head is a {type(network.head).__name__}. Let "

@@ -1,5 +1,7 @@
 """Fixed masks on channels, one a member: dropout that knows which member it is."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -39,18 +41,20 @@ def draw_masks(channels: int, num_masks: int, scale: float) -> Bool[Tensor, "mas
 
     As in the paper: each mask is m of L = m * scale places without replacement, and places that no mask uses are
     dropped, which leaves m s (1 - (1 - 1/s)^n) of them on average; m and L are chosen for `channels`, and drawn again
-    until it is exactly `channels`. Two masks share 1 / (2 s - 1) of what they use together: s = 1 gives masks of ones
-    (one network), a large s members with nothing in common.
+    until it is exactly `channels` and, where they can, the masks differ. Two masks share 1 / (2 s - 1) of what they use
+    together: s = 1 gives masks of ones (one network), a large s members with nothing in common.
     """
     share = scale * (1 - (1 - 1 / scale) ** num_masks)
     ones = min(channels, max(-(-channels // num_masks), round(channels / share)))
     candidates = range(channels, num_masks * ones + 1)
     places = min(candidates, key=lambda n: abs(n * (1 - (1 - ones / n) ** num_masks) - channels))
+    can_differ = math.comb(channels, ones) >= num_masks
     while True:  # one in some ten tries at 512 channels
         picked = torch.rand(num_masks, places).argsort(dim=1)[:, :ones]
         masks = torch.zeros(num_masks, places, dtype=torch.bool).scatter_(1, picked, True)
         used = masks.any(0)
-        if int(used.sum()) == channels:
+        apart = len(masks.unique(dim=0)) == num_masks or not can_differ
+        if int(used.sum()) == channels and apart:
             return masks[:, used]
 
 

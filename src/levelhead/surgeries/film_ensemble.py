@@ -18,13 +18,13 @@ from levelhead.types import Reference
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 BARE = "it has no scale and shift of one number a channel: shared by all members"
 SAME_MEMBERS = (
-    "FiLMEnsemble(init='copy') starts all members alike, and they see the same batches: without a layer that draws "
+    "FilmEnsemble(init='copy') starts all members alike, and they see the same batches: without a layer that draws "
     "they stay alike for ever. Use init='xavier', or 'normal' with a small gain for a pretrained network"
 )
 
 
 @dataclass(frozen=True)
-class FiLMEnsemble:
+class FilmEnsemble:
     """y_k = gamma_k * (h - mu_k) / sqrt(v_k + eps) + beta_k in every norm, for num_members members in one pass.
 
     mu_k and v_k are statistics of member k's own rows (of each example, for group and layer norms). Convolutions,
@@ -60,11 +60,11 @@ class FiLMEnsemble:
 
     def __post_init__(self) -> None:
         if self.num_members < 1:
-            raise ValueError(f"FiLMEnsemble: num_members must be at least 1, got {self.num_members}")
+            raise ValueError(f"FilmEnsemble: num_members must be at least 1, got {self.num_members}")
         if self.init not in INITS:
-            raise ValueError(f"FiLMEnsemble: init must be one of {', '.join(map(repr, INITS))}; got {self.init!r}")
+            raise ValueError(f"FilmEnsemble: init must be one of {', '.join(map(repr, INITS))}; got {self.init!r}")
         if self.gain <= 0:
-            raise ValueError(f"FiLMEnsemble: gain must be positive, got {self.gain}; for no spread write init='copy'")
+            raise ValueError(f"FilmEnsemble: gain must be positive, got {self.gain}; for no spread write init='copy'")
 
     def __call__(self, network: Network) -> Network:
         """The network with num_members members."""
@@ -77,11 +77,11 @@ class FiLMEnsemble:
         declared = network.copy().declare(num_members=self.num_members)
         if norms:
             return declared.replace(
-                lambda name, _: name in norms, self.layer, within="features", author="FiLMEnsemble", skipped=bare
+                lambda name, _: name in norms, self.layer, within="features", author="FilmEnsemble", skipped=bare
             )
         layers = {n for n, m in free if isinstance(m, (nn.Linear, *CONVOLUTIONS))}
         return declared.replace(
-            lambda name, _: name in layers, self.behind, within="features", author="FiLMEnsemble", skipped=bare
+            lambda name, _: name in layers, self.behind, within="features", author="FilmEnsemble", skipped=bare
         )
 
     def layer(self, norm: nn.Module) -> FiLM:
