@@ -1,8 +1,8 @@
 """Ensembles of four inside one ResNet-20 (three for MIMO), beside torch-uncertainty's: a training step, a prediction.
 
 Both show every example to every member, on 32 x 32 colour images, one thread. Its networks are written for each method;
-ours are the same ResNet-20 after a surgery. In both BatchEnsembles one BatchNorm is over all rows. Its Masksembles has a
-mask in front of every convolution, ours in front of each block's last, so part of that ratio is less work.
+ours are the same ResNet-20 after a surgery. In both BatchEnsembles one BatchNorm is over all rows. Its Masksembles has
+a mask in front of every convolution, ours in front of each block's last, so part of that ratio is less work.
 """
 
 from collections.abc import Callable, Iterator
