@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from levelhead.backbones.timm import Timm
 from levelhead.backbones.torchvision import Torchvision
+from levelhead.forward import Forward, network_loss
 from levelhead.layers.dropout import FunctionalDropout
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.per_member import PerMember
@@ -19,9 +20,17 @@ from levelhead.network import Network, groups
 from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Point
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
+from levelhead.surgeries.film_ensemble import FilmEnsemble
+from levelhead.surgeries.hyper_batch import HyperBatch
+from levelhead.surgeries.masksembles import Masksembles
 from levelhead.surgeries.mc_dropout import MCDropout
+from levelhead.surgeries.mean_field import MeanField
+from levelhead.surgeries.mimo import MIMO
+from levelhead.surgeries.multi_head import MultiHead
+from levelhead.surgeries.packed_ensemble import PackedEnsemble
+from levelhead.surgeries.rank1_bnn import Rank1BNN
 from levelhead.surgeries.spatial_smoothing import SpatialSmoothing
-from levelhead.types import NoLayerReplaced
+from levelhead.types import Batch, CannotCompose, NoLayerReplaced
 
 pytest.importorskip("torchvision", reason="needs torchvision: make test-interop")
 timm = pytest.importorskip("timm", reason="needs timm: make test-interop")
@@ -88,6 +97,39 @@ def test_a_step_of_training_and_a_prediction(network: Network, surgeries) -> Non
     assert_close(belief.probs.sum(-1), torch.ones(8))
     assert len(belief.logits) == made.num_members * made.num_samples
     assert not moved(made, before)
+
+
+MEMBERS = [
+    FilmEnsemble(),
+    Masksembles(),
+    PackedEnsemble(),
+    MIMO(num_members=2),
+    MultiHead(),
+    Rank1BNN(),
+    MeanField(num_samples=2),
+    HyperBatch(),
+]
+
+
+@pytest.mark.parametrize("surgery", MEMBERS, ids=lambda s: type(s).__name__)
+def test_members_and_posteriors_train_and_predict(network: Network, surgery) -> None:
+    made = surgery(network).train()
+    x, y = SIGNATURE.example(8), torch.arange(8)
+    network_loss(Forward(made, Batch(x, y, torch.arange(8)))).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.features.parameters())
+    before = statistics(made)
+    belief = Point(made)(x)
+    assert isinstance(belief, CategoricalMixture)
+    assert len(belief.logits) == made.num_members * made.num_samples > 1
+    assert not torch.allclose(belief.logits[0], belief.logits[1])
+    assert not moved(made, before)
+
+
+def test_members_that_cannot_be_kept_apart_are_refused() -> None:
+    dense = Torchvision("densenet121")(SIGNATURE)
+    with pytest.raises(CannotCompose, match="its members would not be apart"):
+        PackedEnsemble()(dense)
+    assert FilmEnsemble()(dense).eval()(SIGNATURE.example(2)).shape == (4, 2, 10)
 
 
 def test_smoothing_stands_before_the_strided_blocks_and_the_global_pool(network: Network) -> None:

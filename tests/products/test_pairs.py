@@ -1,6 +1,6 @@
 """Every two parts meet in some recipe: it fits two steps and predicts, or says what to write instead; nothing else.
 
-Every other recipe here, all of them with --all-pairs (`make test ARGS=--all-pairs`): twelve more minutes of one core.
+Every other recipe here, all of them with --all-pairs (`make test ARGS=--all-pairs`).
 """
 
 import pytest
