@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from levelhead import evaluation
-from levelhead.beliefs import Record
 from levelhead.evaluations.ood import OOD
+from levelhead.measuring import Record
 from levelhead.predictor import Ensemble, Predictor
 from levelhead.storage import load
 from levelhead.studies.compare import compare

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from levelhead.beliefs import ClassBeliefs, Stored, TargetBeliefs, join, of_batch, read, rebatched, stable_seed, write
+from levelhead.beliefs import ClassBeliefs, Stored, TargetBeliefs, join, of_batch, read, write
 from levelhead.predictive import CategoricalMixture, GaussianMixture
 from levelhead.types import Batch
 
@@ -91,21 +91,3 @@ def test_a_file_of_targets_holds_the_mixtures_moments(tmp_path):
 def test_an_empty_folder_says_how_to_fill_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="keep="):
         Stored(tmp_path)
-
-
-@pytest.mark.parametrize("size", [1, 3, 4, 5, 10, 50])
-def test_rebatching_keeps_rows_and_order(size):
-    x = torch.arange(10.0)[:, None]
-    blocks = (Batch(x[i : i + 4], x[i : i + 4], torch.arange(10)[i : i + 4]) for i in range(0, 10, 4))
-    batches = list(rebatched(blocks, size))
-    assert torch.equal(torch.cat([b.x for b in batches]), x)
-    assert torch.cat([b.index for b in batches]).tolist() == list(range(10))
-    assert [len(b.x) for b in batches] == [min(size, 10 - i) for i in range(0, 10, size)]
-
-
-def test_seeds_have_names():
-    assert stable_seed("fog", 1, 0) == stable_seed("fog", 1, 0)
-    assert (
-        len({stable_seed("fog", 1, 0), stable_seed("fog", 1, 250), stable_seed("fog", 2, 0), stable_seed("rain", 1, 0)})
-        == 4
-    )

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from levelhead.beliefs import Beliefs, Evaluation, Portion, Record, Source, Stored, drawing, join, of_batch, write
+from levelhead.beliefs import Beliefs, Stored, join, of_batch, write
 from levelhead.catalogue import find
 from levelhead.detectors._fit import Scorer
 from levelhead.detectors._look import Look
+from levelhead.measuring import Evaluation, Portion, Record, Source, drawing
 from levelhead.predictor import Predictor
 from levelhead.probe import evaluating
 from levelhead.shelf import Shelf, alike

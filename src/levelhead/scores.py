@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead import detection
-from levelhead.beliefs import Beliefs, ClassBeliefs, Record, TargetBeliefs
+from levelhead.beliefs import Beliefs, ClassBeliefs, TargetBeliefs
+from levelhead.measuring import Record
 from levelhead.metrics.calibration import NUM_BINS, adaptive_ece, classwise_ece, equal_width_edges
 from levelhead.metrics.noise_floors import noise_floors
 from levelhead.metrics.ranking import aurc, auroc

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from levelhead.backbones.resnet import ResNet
-from levelhead.beliefs import limited
 from levelhead.evaluation import records
 from levelhead.evaluations.shift import Shift
+from levelhead.measuring import limited
 from levelhead.predictor import Point
 from levelhead.tasks.corrupted import with_corrupted
 from levelhead.tasks.load import load_task

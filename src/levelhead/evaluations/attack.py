@@ -10,8 +10,9 @@ import torch
 from levelhead.attack_check import check_attack
 from levelhead.attacks.fgsm import FGSM
 from levelhead.attacks.pgd import PGD
-from levelhead.beliefs import Beliefs, ClassBeliefs, Predict, Record, drawing, limited, rebatched, stable_seed
+from levelhead.beliefs import Beliefs, ClassBeliefs
 from levelhead.detection import detection_scores
+from levelhead.measuring import Predict, Record, drawing, limited, rebatched, stable_seed
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
 from levelhead.tasks.task import Split, Task

@@ -7,7 +7,8 @@ from itertools import chain
 import torch
 
 from levelhead.all_scores import all_scores, member_scores
-from levelhead.beliefs import Beliefs, ClassBeliefs, Predict, Record
+from levelhead.beliefs import Beliefs, ClassBeliefs
+from levelhead.measuring import Predict, Record
 from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from levelhead.beliefs import Beliefs, Predict, Record
+from levelhead.beliefs import Beliefs
+from levelhead.measuring import Predict, Record
 from levelhead.predictor import Predictor, WeightSamples
 from levelhead.scores import as_records
 from levelhead.tasks.task import Task

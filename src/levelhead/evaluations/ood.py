@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from levelhead.beliefs import Beliefs, ClassBeliefs, Predict, Record
+from levelhead.beliefs import Beliefs, ClassBeliefs
 from levelhead.catalogue import family_of, name_of, parts
 from levelhead.detection import detection_scores
 from levelhead.detectors._fit import Detector, Scorer, fit
+from levelhead.measuring import Predict, Record
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records
 from levelhead.tasks.task import Task

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from levelhead.beliefs import Beliefs, Portion, Predict, Record, limited, stable_seed
+from levelhead.beliefs import Beliefs
 from levelhead.catalogue import names, parts
+from levelhead.measuring import Portion, Predict, Record, limited, stable_seed
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records, scores
 from levelhead.shifts._tabular import TableShift

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 from levelhead.all_scores import member_scores, sample_scores
 from levelhead.arrays import SUFFIXES
-from levelhead.beliefs import Beliefs, Record
+from levelhead.beliefs import Beliefs
 from levelhead.evaluation import SCORED
+from levelhead.measuring import Record
 from levelhead.predictions import Predictions, read_predictions
 from levelhead.scores import as_records
 from levelhead.studies.environment import software

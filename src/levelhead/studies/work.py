@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from levelhead import evaluation
-from levelhead.beliefs import Record
+from levelhead.measuring import Record
 from levelhead.predictor import Predictor
 from levelhead.storage import load, save
 from levelhead.studies import store
