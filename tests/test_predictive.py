@@ -81,6 +81,29 @@ def test_gaussian_mixture_agrees_with_torch() -> None:
     assert_close(belief.total(), belief.aleatoric() + belief.epistemic())
 
 
+def with_model_part() -> GaussianMixture:
+    plain = gaussian()
+    return GaussianMixture(plain.means, plain.variances, plain.log_weights, model_variances=0.25 * plain.variances)
+
+
+def test_the_models_part_of_a_variance_is_epistemic() -> None:
+    belief, plain = with_model_part(), gaussian()
+    expected = torch.einsum("m,mbt->b", WEIGHTS, 0.75 * belief.variances)
+    assert_close(belief.aleatoric(), expected)
+    assert_close(belief.total(), belief.aleatoric() + belief.epistemic())
+    one = GaussianMixture(plain.means[:1], plain.variances[:1], model_variances=plain.variances[:1])
+    assert_close(one.epistemic(), plain.variances[0].sum(-1))
+    assert_close(one.aleatoric(), torch.zeros(7))
+
+
+def test_a_mixture_keeps_the_models_parts_of_those_who_say_one() -> None:
+    some, none = with_model_part(), gaussian()
+    for parts in ([some, none], [none, some]):
+        mixed = mix(parts)
+        assert_close(mixed.aleatoric(), (some.aleatoric() + none.aleatoric()) / 2)
+    assert mix([none, none]).model_variances is None
+
+
 def test_wrong_target_shape_names_both_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(6,\).*\(7,\)"):
         categorical().log_prob(torch.zeros(6, dtype=torch.long))
@@ -105,7 +128,7 @@ def test_mix_averages_densities_only_when_all_have_one() -> None:
 
 
 def test_slices_concatenate_to_the_whole() -> None:
-    for belief in (categorical(), gaussian(), categorical().with_log_density(torch.randn(7))):
+    for belief in (categorical(), gaussian(), with_model_part(), categorical().with_log_density(torch.randn(7))):
         again = concatenate([belief[:3], belief[3:]])
         for name, tensor in belief.tensors().items():
             assert (tensor is None) == (again.tensors()[name] is None)

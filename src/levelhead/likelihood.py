@@ -147,11 +147,16 @@ class Gaussian:
         return self.unstandardised(mean, variance)
 
     def unstandardised(
-        self, mean: Float[Tensor, "row *batch target"], variance: Float[Tensor, "row *batch target"]
+        self,
+        mean: Float[Tensor, "row *batch target"],
+        variance: Float[Tensor, "row *batch target"],
+        model: Float[Tensor, "row *batch target"] | None = None,
     ) -> GaussianMixture:
-        """The mixture whose standardised moments these are."""
+        """The mixture whose standardised moments these are; `model` is the part of the variance that is the model's."""
         scale = mean.new_tensor(self.scale)
-        return GaussianMixture(mean * scale + mean.new_tensor(self.shift), variance * scale.square())
+        mean = mean * scale + mean.new_tensor(self.shift)
+        part = None if model is None else model * scale.square()
+        return GaussianMixture(mean, variance * scale.square(), model_variances=part)
 
     def example_divergence(
         self, p: Float[Tensor, "row *batch output"], q: Float[Tensor, "row *batch output"]

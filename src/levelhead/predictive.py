@@ -196,7 +196,11 @@ class CategoricalMixture(Predictive):
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture(Predictive):
-    """sum_m w_m Normal(mean_m, variance_m), independent over targets, in the targets' own units."""
+    """sum_m w_m Normal(mean_m, variance_m), independent over targets, in the targets' own units.
+
+    model_variances  (member, *batch, target): the part of `variances` that is uncertainty about the member itself, for
+                     methods whose single network says it; None where all of it is noise of the data.
+    """
 
     means: Float[Tensor, "member *batch target"]
     variances: Float[Tensor, "member *batch target"]
@@ -205,6 +209,7 @@ class GaussianMixture(Predictive):
     sets: None = None
     intervals: Float[Tensor, "*batch target 2"] | None = None
     accepted: Bool[Tensor, "*batch"] | None = None
+    model_variances: Float[Tensor, "member *batch target"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_weights", normalised(self.log_weights, self.means))
@@ -244,8 +249,9 @@ class GaussianMixture(Predictive):
         return self.variance.sum(-1)
 
     def aleatoric(self) -> Float[Tensor, "*batch"]:
-        """Expected variance of a member, summed over targets."""
-        return (self.variances * self.weights).sum(0).sum(-1)
+        """Expected variance of a member without the model's part, summed over targets."""
+        noise = self.variances if self.model_variances is None else self.variances - self.model_variances
+        return (noise * self.weights).sum(0).sum(-1)
 
     def tensors(self) -> dict[str, Tensor | None]:
         """See `Predictive.tensors`."""
@@ -257,11 +263,13 @@ class GaussianMixture(Predictive):
             "sets": self.sets,
             "intervals": self.intervals,
             "accepted": self.accepted,
+            "model_variances": self.model_variances,
         }
 
     def components(self) -> dict[str, Tensor]:
         """See `Predictive.components`."""
-        return {"means": self.means, "variances": self.variances}
+        own = {"means": self.means, "variances": self.variances}
+        return own if self.model_variances is None else own | {"model_variances": self.model_variances}
 
 
 def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = None) -> Predictive:
@@ -276,6 +284,8 @@ def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = No
         return parts[0]
     outer = normalised(log_weights, torch.stack([part.log_weights.sum() for part in parts]))
     weights = torch.cat([part.log_weights + w for part, w in zip(parts, outer, strict=True)])
+    if any("model_variances" in part.components() for part in parts):
+        parts = [_says_model_variances(part) for part in parts]
     fields: dict[str, Any] = {
         name: torch.cat([part.components()[name] for part in parts]) for name in parts[0].components()
     }
@@ -286,6 +296,13 @@ def mix(parts: list[Predictive], log_weights: Float[Tensor, " part"] | None = No
         fields["log_density"] = torch.logsumexp(stacked + along_members(outer, stacked.ndim), dim=0)
     fields["log_weights"] = weights
     return type(parts[0])(**fields)
+
+
+def _says_model_variances(part: Predictive) -> Predictive:
+    """The same belief; where it says nothing of the model's part of its variances, that part is 0."""
+    if not isinstance(part, GaussianMixture) or part.model_variances is not None:
+        return part
+    return replace(part, model_variances=torch.zeros_like(part.variances))
 
 
 def concatenate(parts: list[Predictive]) -> Predictive:

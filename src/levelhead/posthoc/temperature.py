@@ -110,4 +110,6 @@ def stretched(belief: GaussianMixture, temperature: float) -> GaussianMixture:
     """The mixture stretched by sqrt(T) about its mean: every variance, within and between members, times T."""
     mean = belief.mean
     means = mean + temperature**0.5 * (belief.means - mean)
-    return GaussianMixture(means, temperature * belief.variances, belief.log_weights, belief.log_density)
+    model = None if belief.model_variances is None else temperature * belief.model_variances
+    variances = temperature * belief.variances
+    return GaussianMixture(means, variances, belief.log_weights, belief.log_density, model_variances=model)

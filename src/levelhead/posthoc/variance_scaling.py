@@ -67,7 +67,9 @@ class Stretched(FittedOnRows):
         factors = self.factors.to(belief.means)
         mean = belief.mean
         means = mean + factors.sqrt() * (belief.means - mean)
-        return GaussianMixture(means, factors * belief.variances, belief.log_weights, belief.log_density)
+        model = None if belief.model_variances is None else factors * belief.model_variances
+        variances = factors * belief.variances
+        return GaussianMixture(means, variances, belief.log_weights, belief.log_density, model_variances=model)
 
     def children_predictors(self) -> Sequence[Predictor]:
         """The predictor inside."""
