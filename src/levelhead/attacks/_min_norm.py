@@ -1,5 +1,6 @@
-"""What minimum-norm attacks share: the nearest error that was found for each row, and how far it is."""
+"""What minimum-norm attacks share: how they face a predictor, and the nearest error found for each row."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from levelhead.attacks._ball import Norm, length
-from levelhead.attacks._victim import Victim
+from levelhead.attacks._victim import Victim, facing
+from levelhead.predictor import Predictor
+from levelhead.types import Targets
 
 
 class MinNormResult(NamedTuple):
@@ -21,6 +24,31 @@ class MinNormResult(NamedTuple):
     x: Float[Tensor, "batch *input"]
     distance: Float[Tensor, " batch"]
     success: Bool[Tensor, " batch"]
+
+
+class MinNorm(ABC):
+    """An `Attack` around a search for the nearest errors."""
+
+    def __call__(
+        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
+    ) -> Float[Tensor, "batch *input"]:
+        """See `Attack`: the points of `nearest`, however far they are."""
+        return self.nearest(predictor, x, y, generator).x
+
+    def nearest(
+        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
+    ) -> MinNormResult:
+        """The nearest errors found, and how far they are."""
+        with facing(predictor, x, y, generator) as victim:
+            return self.search(victim)
+
+    def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
+        """See `Attack`."""
+        return self.search(victim).x
+
+    @abstractmethod
+    def search(self, victim: Victim) -> MinNormResult:
+        """`nearest` of rows that are already faced."""
 
 
 class Nearest:

@@ -57,3 +57,9 @@ def mean_sized(gradient: Float[Tensor, "row *input"]) -> Float[Tensor, "row *inp
     """g / |g|_1 of each row; zero rows stay zero."""
     gradient = torch.nan_to_num(gradient)
     return gradient / along(gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+
+
+def check_size(name: str, step_size: float | None) -> None:
+    """ValueError for steps that lead nowhere."""
+    if step_size is not None and step_size <= 0:
+        raise ValueError(f"{name}: step_size must be positive, or None, got {step_size}")

@@ -7,18 +7,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm, along
+from levelhead.attacks._ball import Norm, along
 from levelhead.attacks._loss import Loss, check_loss
-from levelhead.attacks._victim import Victim, Worst, check_counts, facing
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._victim import Victim, Worst, check_counts
+from levelhead.attacks._within_ball import WithinBall
+from levelhead.types import Reference
 
 RISING = 0.75  # share of steps of an interval that must raise the loss
 AHEAD = 0.75  # weight of the step against that of the last change
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(WithinBall):
     """z = Pi(x_k + eta s(g)),  x_{k+1} = Pi(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1})). arXiv 2003.01690.
 
     s as in PGD; eta = 2 eps at first. At checkpoints (after 22 % of the steps, then at intervals each 3 % of the steps
@@ -57,18 +57,6 @@ class APGD:
         check_counts("APGD", steps=self.steps, restarts=self.restarts, draws=self.draws)
         if self.targets < 0:
             raise ValueError(f"APGD: targets must be 0 (none) or a number of classes, got {self.targets}")
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`. Starts are drawn from `generator`."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""

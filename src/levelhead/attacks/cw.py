@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.attacks._ball import along, check_bounds, length
-from levelhead.attacks._min_norm import MinNormResult, Nearest
-from levelhead.attacks._victim import Victim, check_counts, facing
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._min_norm import MinNorm, MinNormResult, Nearest
+from levelhead.attacks._victim import Victim, check_counts
+from levelhead.types import Reference
 
 INSIDE = 1e-4  # share of the bounds that x keeps off them: at 0 and 1 atanh has no end, and near them tanh no slope
 CHECKS = 10  # of progress, in each round
@@ -20,7 +18,7 @@ BETAS, TINY = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True)
-class CW:
+class CW(MinNorm):
     """min_w |x' - x|_2^2 + c max(log p_y - max_{k != y} log p_k, -kappa),  x' = (tanh w + 1) / 2. arXiv 1608.04644.
 
     By Adam on w from x, for each of `rounds` values of c, a search for each row: ten times c until the predictor errs,
@@ -56,23 +54,6 @@ class CW:
                 raise ValueError(f"CW: {name} must be positive, got {getattr(self, name)}")
         if self.kappa < 0:
             raise ValueError(f"CW: kappa must not be negative, got {self.kappa}")
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`: the points of `nearest`, however far they are."""
-        return self.nearest(predictor, x, y, generator).x
-
-    def nearest(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> MinNormResult:
-        """The nearest errors found, and how far they are."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.search(victim)
-
-    def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        return self.search(victim).x
 
     def search(self, victim: Victim) -> MinNormResult:
         """`nearest` of rows that are already faced."""

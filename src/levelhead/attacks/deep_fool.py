@@ -9,14 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.attacks._ball import Norm, along, check_bounds, check_norm, unit
-from levelhead.attacks._min_norm import MinNormResult, Nearest
-from levelhead.attacks._victim import Slopes, Victim, check_counts, facing
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._min_norm import MinNorm, MinNormResult, Nearest
+from levelhead.attacks._victim import Slopes, Victim, check_counts
+from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
-class DeepFool:
+class DeepFool(MinNorm):
     """r <- r + |f_k| / |w_k|_2^2 w_k,  x' = clip(x + 1.02 r),  until the predictor errs at x'. arXiv 1511.04599.
 
     f_k = log p_k - log p_y and w_k = grad_x f_k at x'; k is the class of smallest |f_k| / |w_k|_2. For norm "linf" the
@@ -52,23 +51,6 @@ class DeepFool:
         check_counts("DeepFool", steps=self.steps, candidates=self.candidates, draws=self.draws)
         if not self.overshoot > 0:
             raise ValueError(f"DeepFool: overshoot must be positive, or x' stays on the boundary; got {self.overshoot}")
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`: the points of `nearest`, however far they are."""
-        return self.nearest(predictor, x, y, generator).x
-
-    def nearest(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> MinNormResult:
-        """The nearest errors found, and how far they are."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.search(victim)
-
-    def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        return self.search(victim).x
 
     def search(self, victim: Victim) -> MinNormResult:
         """`nearest` of rows that are already faced."""

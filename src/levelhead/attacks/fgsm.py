@@ -3,19 +3,18 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm
+from levelhead.attacks._ball import Norm
 from levelhead.attacks._loss import Loss, check_loss
-from levelhead.attacks._victim import Victim, check_counts, facing
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._victim import Victim, check_counts
+from levelhead.attacks._within_ball import WithinBall
+from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
-class FGSM:
+class FGSM(WithinBall):
     """x' = clip(x + eps sign(grad_x loss)), loss = -log p(y | x) of the deployed mixture. arXiv 1412.6572.
 
     eps     radius, in the units of x (pixels in [0, 1]).
@@ -41,18 +40,6 @@ class FGSM:
         self.ball.check("FGSM")
         check_loss("FGSM", self.loss)
         check_counts("FGSM", draws=self.draws)
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""

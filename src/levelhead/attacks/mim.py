@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm
+from levelhead.attacks._ball import Norm
 from levelhead.attacks._loss import Loss, check_loss
-from levelhead.attacks._victim import Victim, check_counts, facing
-from levelhead.attacks._walk import walk
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._victim import Victim, check_counts
+from levelhead.attacks._walk import check_size, walk
+from levelhead.attacks._within_ball import WithinBall
+from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
-class MIM:
+class MIM(WithinBall):
     """m <- momentum m + g / |g|_1,  x <- Pi(x + step_size s(m)),  g = grad_x loss. arXiv 1710.06081.
 
     s(m) = sign(m) for norm "linf", m / |m| for "l2". momentum 0 is PGD.
@@ -45,22 +44,9 @@ class MIM:
         self.ball.check("MIM")
         check_loss("MIM", self.loss)
         check_counts("MIM", steps=self.steps, draws=self.draws)
-        if self.step_size is not None and self.step_size <= 0:
-            raise ValueError(f"MIM: step_size must be positive, or None, got {self.step_size}")
+        check_size("MIM", self.step_size)
         if not self.momentum >= 0:
             raise ValueError(f"MIM: momentum must not be negative, got {self.momentum}")
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""

@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm
+from levelhead.attacks._ball import Norm
 from levelhead.attacks._loss import Loss, check_loss
-from levelhead.attacks._victim import Victim, check_counts, facing
-from levelhead.attacks._walk import walk
-from levelhead.predictor import Predictor
-from levelhead.types import Reference, Targets
+from levelhead.attacks._victim import Victim, check_counts
+from levelhead.attacks._walk import check_size, walk
+from levelhead.attacks._within_ball import WithinBall
+from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(WithinBall):
     """x <- Pi(x + step_size s), `steps` times, Pi back into the ball of eps and the bounds. arXiv 1706.06083.
 
     s = sign(grad_x loss) for norm "linf", grad / |grad| for "l2".
@@ -51,22 +50,9 @@ class PGD:
         self.ball.check("PGD")
         check_loss("PGD", self.loss)
         check_counts("PGD", steps=self.steps, restarts=self.restarts, draws=self.draws)
-        if self.step_size is not None and self.step_size <= 0:
-            raise ValueError(f"PGD: step_size must be positive, or None, got {self.step_size}")
+        check_size("PGD", self.step_size)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("PGD: restarts without random_start would repeat the same run; set random_start=True")
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm, along, unit
+from levelhead.attacks._ball import Norm, along, unit
 from levelhead.attacks._bumps import TILES, first_change, moved_bump
-from levelhead.attacks._victim import Victim, Worst, check_counts, facing
-from levelhead.predictor import Predictor
-from levelhead.types import CannotCompose, Reference, Targets
+from levelhead.attacks._victim import Victim, Worst, check_counts
+from levelhead.attacks._within_ball import WithinBall
+from levelhead.types import CannotCompose, Reference
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 AT_ONCE = 64  # queries whose random numbers are drawn together: a call a row and query would cost more than the network
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(WithinBall):
     """x' <- Pi(x' + a random square, +-2 eps in each channel) where that raises the margin. arXiv 1912.00049.
 
     The first point is x with vertical stripes of +-eps. A square has the side round(sqrt(p height width)); its share p
@@ -42,6 +42,7 @@ class Square:
         arxiv="1912.00049",
         title="Square attack: a query-efficient black-box adversarial attack via random search",
     )
+    by_gradient: ClassVar = False
     eps: float = 8 / 255
     queries: int = 5000
     p: float = 0.8
@@ -54,18 +55,6 @@ class Square:
         check_counts("Square", queries=self.queries, draws=self.draws)
         if not 0 < self.p <= 1:
             raise ValueError(f"Square: p must be a share in (0, 1], got {self.p}")
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`. All draws are from `generator`."""
-        with facing(predictor, x, y, generator, by_gradient=False) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""

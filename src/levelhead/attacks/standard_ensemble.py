@@ -8,20 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.attacks._ball import Ball, Norm, length
-from levelhead.attacks._victim import Attack, Victim, Worst, check_counts, facing
+from levelhead.attacks._ball import Norm, length
+from levelhead.attacks._victim import Attack, Victim, Worst, check_counts
+from levelhead.attacks._within_ball import WithinBall
 from levelhead.attacks.apgd import APGD
 from levelhead.attacks.cw import CW
 from levelhead.attacks.deep_fool import DeepFool
 from levelhead.attacks.square import Square
-from levelhead.predictor import Predictor
-from levelhead.types import Targets
 
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class StandardEnsemble:
+class StandardEnsemble(WithinBall):
     """APGD by cross-entropy, APGD by DLR towards the likeliest wrong classes, Square; for "l2" also DeepFool and CW.
 
     Each works on the rows that the predictor still gets right, from the random streams it would have alone, so that
@@ -51,18 +50,6 @@ class StandardEnsemble:
     def __post_init__(self) -> None:
         self.ball.check("StandardEnsemble")
         check_counts("StandardEnsemble", steps=self.steps, targets=self.targets, queries=self.queries, draws=self.draws)
-
-    @property
-    def ball(self) -> Ball:
-        """Where x' may be."""
-        return Ball(self.eps, self.norm, self.bounds)
-
-    def __call__(
-        self, predictor: Predictor, x: Float[Tensor, "batch *input"], y: Targets, generator: torch.Generator
-    ) -> Float[Tensor, "batch *input"]:
-        """See `Attack`."""
-        with facing(predictor, x, y, generator) as victim:
-            return self.on(victim)
 
     def on(self, victim: Victim) -> Float[Tensor, "batch *input"]:
         """See `Attack`."""
