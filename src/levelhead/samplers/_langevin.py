@@ -1,0 +1,147 @@
+"""What the stochastic-gradient samplers share: Langevin steps as an optimiser, and which moments of a path are kept."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from levelhead.forward import Objective
+from levelhead.network import Network
+from levelhead.predictor import Predictor
+from levelhead.samplers._gradient import GradientSpec, descend, point, start, validate
+from levelhead.samplers._visits import VisitsState
+from levelhead.tasks.task import Task
+from levelhead.training import Run
+from levelhead.types import Batch, Scalar
+
+Preconditioner = Literal["none", "rmsprop"]
+DECAY, FLOOR = 0.99, 1e-7  # of the mean squared gradient under "rmsprop" (Izmailov et al., arXiv 2104.14421)
+
+
+class LangevinSpec(GradientSpec, Protocol):
+    """The fields of the stochastic-gradient samplers beside those of gradient samplers."""
+
+    @property
+    def prior_scale(self) -> float | None: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def preconditioner(self) -> Preconditioner: ...
+    @property
+    def burn_in(self) -> float: ...
+    @property
+    def num_draws(self) -> int: ...
+
+
+class Langevin(torch.optim.Optimizer):
+    """m <- momentum m - lr g / M + (2 (1 - momentum) lr T / (N M))^(1/2) xi;  w <- w + m,  xi ~ N(0, I).
+
+    g is the gradient of (-log posterior) / N. Groups hold lr and weight_decay as those of SGD do, and `temperature`.
+    Noise comes from torch's global stream of the parameters' device.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float, num_rows: int, rmsprop: bool) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "temperature": 1.0})
+        self.momentum, self.num_rows, self.rmsprop = momentum, num_rows, rmsprop
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every parameter that has a gradient."""
+        for group in self.param_groups:
+            variance = 2 * (1 - self.momentum) * group["lr"] * group["temperature"] / self.num_rows
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                    self._move(parameter, gradient, group["lr"], math.sqrt(variance))
+        return None
+
+    def _move(self, parameter: Tensor, gradient: Tensor, lr: float, noise: float) -> None:
+        memory = self.state[parameter]
+        change = gradient * -lr
+        metric: Tensor | None = None
+        if self.rmsprop:
+            square = memory.setdefault("square", torch.ones_like(parameter))
+            square.lerp_(gradient.square(), 1 - DECAY)
+            metric = square.sqrt().add_(FLOOR)
+            change /= metric
+        if noise:  # at temperature 0 nothing is drawn
+            drawn = torch.randn_like(parameter) * noise
+            change += drawn if metric is None else drawn / metric.sqrt()
+        if self.momentum:
+            velocity = memory.setdefault("velocity", torch.zeros_like(parameter))
+            change = velocity.mul_(self.momentum).add_(change)
+        parameter.add_(change)
+
+
+def validate_langevin(spec: LangevinSpec) -> None:
+    """Raise ValueError for settings that no sampling can use."""
+    validate(spec)
+    name = type(spec).__name__
+    if spec.prior_scale is not None and not spec.prior_scale > 0:
+        raise ValueError(
+            f"{name}: prior_scale must be positive, or None where objectives hold the prior; got {spec.prior_scale}"
+        )
+    if spec.temperature < 0:
+        raise ValueError(f"{name}: temperature must not be negative, got {spec.temperature}")
+    if not 0 <= spec.momentum < 1:
+        raise ValueError(f"{name}: momentum must be in [0, 1), got {spec.momentum}")
+    if spec.preconditioner not in ("none", "rmsprop"):
+        raise ValueError(f"{name}: preconditioner must be 'none' or 'rmsprop', got {spec.preconditioner!r}")
+    if not 0 <= spec.burn_in < 1:
+        raise ValueError(f"{name}: burn_in must be in [0, 1), got {spec.burn_in}")
+    if spec.num_draws < 1:
+        raise ValueError(f"{name}: num_draws must be at least 1, got {spec.num_draws}")
+
+
+def begin(spec: LangevinSpec, network: Network, task: Task, run: Run) -> VisitsState:
+    """The state before the first step."""
+    num_rows = len(task.train)
+
+    def optimiser(groups: list[dict[str, Any]]) -> Langevin:
+        for group in groups:
+            if group["weight_decay"]:  # the layers that decline decay have no prior
+                group["weight_decay"] = prior_precision(spec.prior_scale) / num_rows
+        return Langevin(groups, momentum=spec.momentum, num_rows=num_rows, rmsprop=spec.preconditioner == "rmsprop")
+
+    return VisitsState(start(spec, network, task, run, optimiser))
+
+
+def advance(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+    """One step at the spec's rate and temperature; keeps nothing."""
+    inner = state.inner
+    for group in inner.optimiser.param_groups:
+        group["temperature"] = spec.temperature
+    loss = descend(spec, inner, objective, batch)
+    state.done += 1
+    return loss
+
+
+def due(done: int, first: int, last: int, count: int) -> bool:
+    """Whether the moment after step `done` is one of `count` evenly spread over those from first + 1 to last."""
+    if not first < done <= last:
+        return False
+    place, length = done - first, last - first
+    return place * count // length > (place - 1) * count // length
+
+
+def prior_precision(prior_scale: float | None) -> float:
+    """1 / variance of the prior that the sampler adds; 0 for none."""
+    return 0.0 if prior_scale is None else prior_scale**-2
+
+
+def walk(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+    """One step; keeps the weights where one of the spec's draws is due."""
+    loss = advance(spec, state, objective, batch)
+    total = state.inner.total
+    if due(state.done, int(spec.burn_in * total), total, spec.num_draws):
+        state.keep(spec.num_draws)
+    return loss
+
+
+def visited(state: VisitsState) -> Predictor:
+    """The mixture over the draws kept; the first weights where there was no step."""
+    return state.predictor() if state.kept else point(state.inner)

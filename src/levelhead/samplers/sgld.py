@@ -1,0 +1,73 @@
+"""SGLD: gradient descent on minibatches with as much noise as makes its path a sample of the posterior."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from levelhead.forward import Objective
+from levelhead.network import Network
+from levelhead.predictor import Predictor
+from levelhead.samplers._gradient import Precision, Schedule
+from levelhead.samplers._langevin import Preconditioner, begin, validate_langevin, visited, walk
+from levelhead.samplers._visits import VisitsState
+from levelhead.tasks.task import Task
+from levelhead.training import Run
+from levelhead.types import Batch, Reference, Scalar
+
+
+@dataclass(frozen=True)
+class SGLD:
+    """w <- w - lr g + (2 lr T / N)^(1/2) xi,  xi ~ N(0, I),  g the gradient of -log p(w | data) / N on a minibatch.
+
+    Samples p(w | data)^(1 / T) as lr goes to 0; at a finite rate the minibatch's own noise adds to it. The posterior is
+    that of the recipe: N times its objective (priors among the objectives included), and the prior below.
+
+    lr              in the units of SGD's: of the mean loss. The papers step on the summed log joint: their step is
+                    lr / N (and half of that in Welling & Teh).
+    prior_scale     of the prior N(0, prior_scale^2) of every weight whose layer does not decline decay. None: none, for
+                    recipes whose objectives hold the prior. The same prior under SGD is weight_decay
+                    1 / (N prior_scale^2).
+    temperature     T, 1 is Bayes' rule; it tempers likelihood and prior alike. 0 is gradient descent.
+    burn_in         share of the steps before the first draw is kept.
+    num_draws       weights kept for prediction, evenly spread over the steps after the burn-in.
+    preconditioner  "rmsprop": steps and noise are scaled by the running size of the gradients (without the correction
+                    term of its drift, as in arXiv 2104.14421); "none".
+
+    Welling & Teh 2011; settings in the spirit of Izmailov et al., arXiv 2104.14421.
+    """
+
+    reference: ClassVar = Reference(
+        "Welling & Teh", 2011, title="Bayesian learning via stochastic gradient Langevin dynamics"
+    )
+    clip: ClassVar = None
+    warmup_epochs: ClassVar = 0.0
+    momentum: ClassVar = 0.0
+    epochs: int = 100
+    batch_size: int = 80
+    lr: float = 0.04
+    prior_scale: float | None = 0.45
+    temperature: float = 1.0
+    burn_in: float = 0.2
+    num_draws: int = 40
+    schedule: Schedule = "constant"
+    preconditioner: Preconditioner = "none"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        validate_langevin(self)
+
+    @property
+    def weight_decay(self) -> float:
+        """A prior is one: the layers that decline decay have none."""
+        return 1.0
+
+    def init(self, network: Network, task: Task, run: Run) -> VisitsState:
+        """See `Sampler.init`."""
+        return begin(self, network, task, run)
+
+    def step(self, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+        """One step; keeps the weights where one of the draws is due."""
+        return walk(self, state, objective, batch)
+
+    def predictor(self, state: VisitsState) -> Predictor:
+        """The mixture over the draws."""
+        return visited(state)
