@@ -266,7 +266,7 @@ def _value(node: ast.expr, text: str, words: tuple[str, ...] = ()) -> Any:
     if isinstance(node, ast.Name) and node.id in words:
         return node.id
     if isinstance(node, ast.Name | ast.Call):
-        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "detectors", "spaces"))
+        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "detectors", "spaces", "subnetworks"))
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_value(item, text, words) for item in node.elts)
     try:

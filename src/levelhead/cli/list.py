@@ -21,6 +21,7 @@ FAMILIES = {
     "posthoc": "Post-hoc steps: after training, on the calibration rows",
     "combinators": "Combinators: wrap everything left of them",
     "spaces": "Spaces: what a search draws (inside hyper_deep_ensemble)",
+    "subnetworks": "Subnetworks: which weights a posterior is over (laplace(subset=...))",
     "evaluations": "Suites: what is measured (--suite)",
     "shifts": "Shifts: part of the suite `shift`",
     "attacks": "Attacks",
