@@ -103,11 +103,23 @@ def network_loss(forward: Forward) -> Scalar:
     return forward.network.likelihood.loss(forward.outputs, forward.batch.y)
 
 
-def extend(objective: Objective, terms: Sequence[Term]) -> Objective:
+class Extended:
+    """An objective inside terms, the first outermost. Samplers that know a kind of term find it in `terms`."""
+
+    def __init__(self, objective: Objective, terms: Sequence[Term]) -> None:
+        self.terms = tuple(terms)
+        for term in reversed(self.terms):
+            objective = _inside(term, objective)
+        self.objective = objective
+
+    def __call__(self, forward: Forward) -> Scalar:
+        """The objective with all terms."""
+        return self.objective(forward)
+
+
+def extend(objective: Objective, terms: Sequence[Term]) -> Extended:
     """The objective inside all terms; the first listed is outermost."""
-    for term in reversed(terms):
-        objective = _inside(term, objective)
-    return objective
+    return Extended(objective, terms)
 
 
 def _inside(term: Term, inner: Objective) -> Objective:

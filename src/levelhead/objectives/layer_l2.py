@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from levelhead.declared import Declared
 from levelhead.forward import Forward, Objective
 from levelhead.network import Network
+from levelhead.priors.term import undecayed
 from levelhead.tasks.task import Task
 from levelhead.training import Run
 from levelhead.types import CannotCompose, Reference, Scalar
@@ -97,13 +97,3 @@ class Penalty:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
-
-
-def undecayed(network: Network) -> set[nn.Parameter]:
-    """The parameters whose layers ask for no weight decay."""
-    found: set[nn.Parameter] = set()
-    for module in network.modules():
-        if isinstance(module, Declared):
-            hints = module.hints
-            found |= {p for name, p in module.named_parameters() if name in hints and not hints[name].decay}
-    return found
