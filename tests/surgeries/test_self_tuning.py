@@ -45,6 +45,8 @@ def test_with_a_dead_response_it_is_the_network_whatever_h(dead):
     with torch.no_grad():
         for layer in network.layers(ConditionalWeights):
             (layer.response if dead == "response" else layer.embedding).weight.zero_()
+            if dead == "response":
+                layer.bias_response.zero_()
     plain = made("lenet").eval()(X)
     assert_close(network(X), plain, rtol=1e-4, atol=1e-5)
     assert_close(moved(network, 3.0), plain, rtol=1e-4, atol=1e-5)
@@ -83,7 +85,7 @@ def test_intervals_are_hyper_batchs_with_one_member():
     [
         {"distribution": "uniform"},
         {"sigma": 0.0},
-        {"embedding_scale": 0.0},
+        {"embedding_scale": -0.1},
         {"centred": True, "distribution": "log_uniform"},
         {"l2_start": 1000.0},
         {"dropout_range": (0.1, 0.5), "dropout_start": 0.05},

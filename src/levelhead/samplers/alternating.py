@@ -18,6 +18,7 @@ from levelhead.network import Network
 from levelhead.passes import seeded, still
 from levelhead.predictive import Predictive, mix
 from levelhead.predictor import Predictor, noise_of, samples_of
+from levelhead.samplers._response import RESPONSES, Responding, check_centred, fixed
 from levelhead.samplers.adamw import AdamW
 from levelhead.tasks.task import Split, Task
 from levelhead.training import Run, Sampler
@@ -48,11 +49,14 @@ class Alternating:
     warmup_epochs  without tuning, 5 in self-tuning networks.
     loss           "ensemble" (above) or "gibbs", the mean of the members' losses, for comparison.
     split          the rows that tune: "val". "train" is the ablation that makes regularisation vanish.
+    response       "joint": one step moves the network and its response to lambda together. "apart" and "linear" are
+                   Delta-STN's two groups, for SelfTuning(centred=True): a step of the network at the present lambda,
+                   then one of the response at drawn ones, whose weights are moved, or moved to first order.
     num_draws      predictions: 0 at one point (the surgery's `predict_at`), n a mixture over as many draws as well.
 
     Raises CannotCompose on networks without hyper-parameters.
 
-    Wenzel et al., arXiv 2006.13570; MacKay et al., arXiv 1903.03088.
+    Wenzel et al., arXiv 2006.13570; MacKay et al., arXiv 1903.03088; Bae & Grosse, arXiv 2010.13514.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -70,6 +74,7 @@ class Alternating:
     warmup_epochs: float = 0.0
     loss: str = "ensemble"
     split: str = "val"
+    response: str = "joint"
     num_draws: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +83,7 @@ class Alternating:
             ("entropy_space", self.entropy_space, SPACES),
             ("loss", self.loss, LOSSES),
             ("split", self.split, SPLITS),
+            ("response", self.response, RESPONSES),
         ):
             if value not in known:
                 raise ValueError(f"Alternating: {name} must be one of {', '.join(map(repr, known))}; got {value!r}")
@@ -107,12 +113,20 @@ class Alternating:
                 f"Alternating: label smoothing wants classes that all count, not {network.likelihood}; leave "
                 "label_smoothing_range=None"
             )
-        return AlternatingState(self, self.inner.init(network, task, run), network.hyper, task, run)
+        if self.response != "joint":
+            check_centred(network, self.response)
+        return AlternatingState(self, network, network.hyper, task, run)
 
     def step(self, state: "AlternatingState", objective: Objective, batch: Batch) -> Scalar:
         """One inner step at drawn hyper-parameters; every few of them, one step of their distributions."""
         drawn = state.hyper.sample(len(batch.x)).detach()
-        loss = self.inner.step(state.inner, state.regularised(objective, drawn), batch._replace(hyper=drawn))
+        if state.responding is None:
+            loss = self.inner.step(state.inner, *state.at(drawn, objective, batch))
+        else:
+            with fixed(state.responding.own):
+                here = torch.zeros_like(drawn)  # no step away from the present hyper-parameters
+                loss = self.inner.step(state.inner, *state.at(here, objective, batch))
+            state.responding.step(*state.at(drawn, objective, batch))
         state.done += 1
         if state.done % self.every == 0 and state.done > state.warmup:
             state.tune()
@@ -125,11 +139,15 @@ class Alternating:
 
 
 class AlternatingState:
-    """The inner state, the optimiser of the distributions, and the place in the rows that tune."""
+    """The inner state (or two), the optimiser of the distributions, and the place in the rows that tune."""
 
-    def __init__(self, spec: Alternating, inner: Any, hyper: Tunable, task: Task, run: Run) -> None:
-        self.spec, self.inner, self.hyper, self.run = spec, inner, hyper, run
-        self.network: Network = inner.network
+    def __init__(self, spec: Alternating, network: Network, hyper: Tunable, task: Task, run: Run) -> None:
+        self.spec, self.hyper, self.run, self.network = spec, hyper, run, network
+        self.responding: Responding | None = None
+        if spec.response != "joint":
+            self.responding = Responding(spec.inner, network, task, run, linear=spec.response == "linear")
+        with fixed(() if self.responding is None else self.responding.own):
+            self.inner = spec.inner.init(network, task, run)
         self.split: Split = getattr(task, spec.split)
         self.num_rows = len(task.train)
         self.parameters = list(hyper.parameters())
@@ -137,6 +155,12 @@ class AlternatingState:
         self.warmup = spec.warmup_epochs * task.train.num_batches(spec.batch_size)
         self.done, self.round, self.place = 0, 0, 0
         self.batches: Iterator[Batch] | None = None
+
+    def at(
+        self, drawn: Float[Tensor, "member row hyper"], objective: Objective, batch: Batch
+    ) -> tuple[Objective, Batch]:
+        """Objective and batch of a step at these hyper-parameters, one a row."""
+        return self.regularised(objective, drawn), batch._replace(hyper=drawn)
 
     def regularised(self, objective: Objective, drawn: Float[Tensor, "member row hyper"]) -> Objective:
         """The objective with the rows' own label smoothing, and their L2 penalty."""
@@ -204,8 +228,9 @@ class AlternatingState:
         return batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimisers, and the place."""
-        return {
+        """All optimisers, and the place."""
+        responding = {} if self.responding is None else {"responding": self.responding.state.state_dict()}
+        return responding | {
             "inner": self.inner.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "place": [self.done, self.round, self.place],
@@ -213,6 +238,8 @@ class AlternatingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; the distributions are part of the network."""
+        if self.responding is not None:
+            self.responding.state.load_state_dict(state["responding"])
         self.inner.load_state_dict(state["inner"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.done, self.round, self.place = state["place"]

@@ -28,8 +28,9 @@ class SelfTuning:
                       a sigmoid too; logarithms are ours); "log_uniform": the intervals of HyperBatch.
     l2_start, dropout_start, label_smoothing_start  first settings ("gaussian").
     sigma             first standard deviation of h ("gaussian").
-    centred           the response is to h less where h stands now: Delta-STN's parametrisation ("gaussian").
-    embedding_scale   standard deviation of (V; C) at first.
+    centred           the response is to h less where h stands now: Delta-STN's parametrisation ("gaussian"). Its two
+                      groups and the linearised response are `Alternating(response="linear")`.
+    embedding_scale   standard deviation of (V; C) at first; Delta-STN starts them at 0.
 
     MacKay, Vicol, Lorraine, Duvenaud & Grosse, arXiv 1903.03088.
     """
@@ -57,9 +58,10 @@ class SelfTuning:
         check_ranges("SelfTuning", self.tuned)
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"SelfTuning: distribution must be one of {DISTRIBUTIONS}, got {self.distribution!r}")
-        if self.sigma <= 0 or self.embedding_scale <= 0:
+        if self.sigma <= 0 or self.embedding_scale < 0:
             raise ValueError(
-                f"SelfTuning: sigma and embedding_scale must be positive, got {self.sigma}, {self.embedding_scale}"
+                f"SelfTuning: sigma must be positive and embedding_scale not negative, got {self.sigma} and "
+                f"{self.embedding_scale}"
             )
         if self.centred and self.distribution != "gaussian":
             raise ValueError("SelfTuning: centred=True is about the gaussian h; write distribution='gaussian'")
@@ -108,6 +110,7 @@ class SelfTuning:
             num_hyper,
             vectors=False,
             embedding_scale=self.embedding_scale,
+            drawn_bias=True,
             kernel=kernel,
             bias_of=bias_of,
             fast_lr=1.0,
