@@ -20,6 +20,7 @@ FAMILIES = (
     "attacks",
     "spaces",
     "detectors",
+    "artificial",
     "subnetworks",
 )
 

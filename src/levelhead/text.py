@@ -20,6 +20,7 @@ from levelhead.values import coerce, field_types, fits, snake
 
 COMBINATORS: dict[str, type] = {snake(cls.__name__): cls for cls in (DeepEnsemble, HyperDeepEnsemble, Distilled)}
 FAMILIES = ("backbones", "surgeries", "objectives", "samplers", "posthoc")
+HELD = ("evaluations", "shifts", "attacks", "detectors", "spaces", "subnetworks", "artificial")  # as arguments only
 FIELD = {"surgeries": "surgery", "objectives": "regularisers", "posthoc": "posthoc"}
 
 
@@ -266,7 +267,7 @@ def _value(node: ast.expr, text: str, words: tuple[str, ...] = ()) -> Any:
     if isinstance(node, ast.Name) and node.id in words:
         return node.id
     if isinstance(node, ast.Name | ast.Call):
-        return _part(node, text, (*FAMILIES, "evaluations", "shifts", "attacks", "detectors", "spaces", "subnetworks"))
+        return _part(node, text, (*FAMILIES, *HELD))
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_value(item, text, words) for item in node.elts)
     try:

@@ -105,9 +105,26 @@ STYLES: dict[str, Any] = {
 
 
 def specs(family: str, *, at_most: int = 64) -> list[Any]:
-    """Every part of a family with its defaults; larger sizes (a rank of 1024) are cut, for they show no more."""
+    """Every part of a family with its defaults; larger sizes (a rank of 1024) are cut, for they show no more.
+
+    Surgeries and objectives that say `wants_targets: ClassVar = True` are not here: see `for_targets`.
+    """
+    return _small([spec for spec in parts(family) if family == "posthoc" or not wants_targets(spec)], at_most)
+
+
+def for_targets(family: str, *, at_most: int = 64) -> list[Any]:
+    """The parts of a family that work on real targets only."""
+    return _small([spec for spec in parts(family) if wants_targets(spec)], at_most)
+
+
+def wants_targets(part: Any) -> bool:
+    """Whether a part says that it works on real targets only."""
+    return bool(getattr(part, "wants_targets", False))
+
+
+def _small(kinds: list[type], at_most: int) -> list[Any]:
     found = []
-    for spec in parts(family):
+    for spec in kinds:
         sizes = {f.name: at_most for f in dataclasses.fields(spec) if type(f.default) is int and f.default > at_most}
         found.append(spec(**sizes))
     return found
@@ -186,12 +203,12 @@ def fit(style: str, *surgeries: Any, task: Task = TASK, epochs: int = 1, seed: i
 
 def label_steps(*, at_most: int = 64) -> list[Any]:
     """The post-hoc steps that work on labels; `wants_targets: ClassVar = True` says that one works on targets only."""
-    return [step for step in specs("posthoc", at_most=at_most) if not getattr(step, "wants_targets", False)]
+    return [step for step in specs("posthoc", at_most=at_most) if not wants_targets(step)]
 
 
 def target_steps() -> list[Any]:
     """The post-hoc steps that work on real targets only."""
-    return [step for step in specs("posthoc") if getattr(step, "wants_targets", False)]
+    return for_targets("posthoc")
 
 
 @cache

@@ -22,6 +22,7 @@ FAMILIES = {
     "combinators": "Combinators: wrap everything left of them",
     "spaces": "Spaces: what a search draws (inside hyper_deep_ensemble)",
     "subnetworks": "Subnetworks: which weights a posterior is over (laplace(subset=...))",
+    "artificial": "Artificial inputs: where data are not (nomu_loss(points=...))",
     "evaluations": "Suites: what is measured (--suite)",
     "shifts": "Shifts: part of the suite `shift`",
     "attacks": "Attacks",
