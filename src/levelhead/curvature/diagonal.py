@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.curvature.outputs import OutputCurvature
+from levelhead.curvature.rows import Rows
 from levelhead.types import Scalar
 
 
@@ -14,7 +15,7 @@ from levelhead.types import Scalar
 class Diagonal:
     """H = diag(values), values with the shape of the parameters."""
 
-    values: Float[Tensor, "out in"]
+    values: Float[Tensor, "*group out in"]
 
     def __matmul__(self, theta: Float[Tensor, "*b out in"]) -> Float[Tensor, "*b out in"]:
         """See `Curvature.__matmul__`."""
@@ -40,6 +41,10 @@ class Diagonal:
         """See `Curvature.covariance`."""
         return torch.diag_embed(self.variance(z, prior=prior))
 
+    def coordinates(self, rows: Rows) -> Float[Tensor, "k batch own"]:
+        """See `BlockCurvature.coordinates`."""
+        return rows.gradients().flatten(2)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `Curvature.tensors`."""
         return {"values": self.values}
@@ -54,6 +59,21 @@ class DiagonalSum:
     def add(self, outputs: OutputCurvature, z: Float[Tensor, "batch in"]) -> None:
         """sum_n Lambda_n[c, c] z_n^2."""
         self.sum += outputs.diagonal().T @ z.square()
+
+    def value(self) -> Diagonal:
+        """The sum."""
+        return Diagonal(self.sum)
+
+
+class DiagonalBlockSum:
+    """See `BlockAccumulator`. sum of G^2 over columns and rows: exact, also where a tensor is used at many places."""
+
+    def __init__(self, block: tuple[int, int, int], *, like: Tensor) -> None:
+        self.sum = torch.zeros(block, dtype=torch.float64, device=like.device)
+
+    def add(self, rows: Rows) -> None:
+        """Count some rows, with all their columns."""
+        self.sum += rows.squares()
 
     def value(self) -> Diagonal:
         """The sum."""

@@ -1,12 +1,17 @@
-"""A curvature matrix as a Kronecker product of one factor over a layer's outputs and one over its inputs (KFAC)."""
+"""A curvature matrix as a Kronecker product of one factor over a layer's outputs and one over its inputs (KFAC).
+
+Groups of channels (grouped convolutions) have a product each: their axis leads.
+"""
 
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.curvature.outputs import OutputCurvature
+from levelhead.curvature.rows import Rows
 from levelhead.types import Scalar
 
 
@@ -14,15 +19,15 @@ from levelhead.types import Scalar
 class Kronecker:
     """H = B (x) A by the eigenvectors of both: H theta = B theta A, and adding a prior is exact."""
 
-    out_vectors: Float[Tensor, "out out"]
-    out_values: Float[Tensor, " out"]
-    in_vectors: Float[Tensor, "in in"]
-    in_values: Float[Tensor, " in"]
+    out_vectors: Float[Tensor, "*group out out"]
+    out_values: Float[Tensor, "*group out"]
+    in_vectors: Float[Tensor, "*group in in"]
+    in_values: Float[Tensor, "*group in"]
 
     @property
-    def values(self) -> Float[Tensor, "out in"]:
+    def values(self) -> Float[Tensor, "*group out in"]:
         """The eigenvalues b_i a_j."""
-        return torch.outer(self.out_values, self.in_values)
+        return self.out_values.unsqueeze(-1) * self.in_values.unsqueeze(-2)
 
     def __matmul__(self, theta: Float[Tensor, "*b out in"]) -> Float[Tensor, "*b out in"]:
         """See `Curvature.__matmul__`."""
@@ -48,6 +53,11 @@ class Kronecker:
         """See `Curvature.covariance`."""
         return torch.einsum("c k, n k, d k -> n c d", self.out_vectors, self._along_outputs(z, prior), self.out_vectors)
 
+    def coordinates(self, rows: Rows) -> Float[Tensor, "k batch own"]:
+        """See `BlockCurvature.coordinates`."""
+        like = rows.cotangents
+        return rows.gradients(self.out_vectors.to(like), self.in_vectors.to(like)).flatten(2)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `Curvature.tensors`."""
         return {
@@ -58,10 +68,10 @@ class Kronecker:
         }
 
     def _coordinates(self, theta: Tensor) -> Tensor:
-        return self.out_vectors.T @ theta @ self.in_vectors
+        return self.out_vectors.mT @ theta @ self.in_vectors
 
     def _back(self, coordinates: Tensor) -> Tensor:
-        return self.out_vectors @ coordinates @ self.in_vectors.T
+        return self.out_vectors @ coordinates @ self.in_vectors.mT
 
     def _along_outputs(self, z: Tensor, prior: float) -> Float[Tensor, "batch out"]:
         """Variance of the outputs along the eigenvectors of B, in which they are independent."""
@@ -91,6 +101,33 @@ class KroneckerSum:
         a = self.inputs / max(self.count, 1)
         if self.bias:
             a[-1, :-1] = a[:-1, -1] = 0
-        out_values, out_vectors = torch.linalg.eigh(self.outputs)
-        in_values, in_vectors = torch.linalg.eigh(a)
-        return Kronecker(out_vectors, out_values.clamp_min(0), in_vectors, in_values.clamp_min(0))
+        return decomposed(self.outputs, a)
+
+
+class KroneckerBlockSum:
+    """See `BlockAccumulator`. B = sum b b' over columns, rows and places, A = mean of a a' over rows and places."""
+
+    def __init__(self, block: tuple[int, int, int], *, like: Tensor) -> None:
+        group, out, ins = block
+        self.outputs = torch.zeros(group, out, out, dtype=torch.float64, device=like.device)
+        self.inputs = torch.zeros(group, ins, ins, dtype=torch.float64, device=like.device)
+        self.count = 0
+
+    def add(self, rows: Rows) -> None:
+        """Count some rows, with all their columns."""
+        b = rearrange(rows.cotangents, "k g n r o -> g (k n r) o")
+        a = rearrange(rows.inputs, "g n r i -> g (n r) i")
+        self.outputs += b.mT @ b
+        self.inputs += a.mT @ a / rows.inputs.shape[2]
+        self.count += rows.inputs.shape[1]
+
+    def value(self) -> Kronecker:
+        """Both factors' eigenvectors."""
+        return decomposed(self.outputs, self.inputs / max(self.count, 1))
+
+
+def decomposed(outputs: Float[Tensor, "*group out out"], inputs: Float[Tensor, "*group in in"]) -> Kronecker:
+    """The product of two factors; eigenvalues that rounding made negative become 0."""
+    out_values, out_vectors = torch.linalg.eigh(outputs)
+    in_values, in_vectors = torch.linalg.eigh(inputs)
+    return Kronecker(out_vectors, out_values.clamp_min(0), in_vectors, in_values.clamp_min(0))

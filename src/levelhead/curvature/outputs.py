@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.likelihood import Categorical, Gaussian, Likelihood
-from levelhead.types import CannotCompose
+from levelhead.types import CannotCompose, Targets
 
 
 class OutputCurvature(Protocol):
@@ -22,6 +22,9 @@ class OutputCurvature(Protocol):
 
     def total(self) -> Float[Tensor, "output output"]:
         """Their sum, without building each."""
+
+    def root(self) -> Float[Tensor, "k batch output"]:
+        """Columns s_k of a square root: Lambda_n = sum_k s_kn s_kn'."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,13 @@ class Softmax:
         """See `OutputCurvature.total`."""
         return torch.diag(self.probs.sum(0)) - self.probs.T @ self.probs
 
+    def root(self) -> Float[Tensor, "k batch output"]:
+        """See `OutputCurvature.root`: sqrt(p_k) (e_k - p)."""
+        roots = self.probs.sqrt()
+        return torch.einsum("n k, k c -> k n c", roots, torch.eye(roots.shape[1]).to(roots)) - torch.einsum(
+            "n k, n c -> k n c", roots, self.probs
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Independent:
@@ -61,6 +71,33 @@ class Independent:
         """See `OutputCurvature.total`."""
         return torch.diag(self.weights.sum(0))
 
+    def root(self) -> Float[Tensor, "k batch output"]:
+        """See `OutputCurvature.root`."""
+        return torch.einsum("n k, k c -> k n c", self.weights.sqrt(), torch.eye(self.weights.shape[1]).to(self.weights))
+
+
+@dataclass(frozen=True, eq=False)
+class Outer:
+    """Lambda = sum_k v_k v_k': of gradients at the labels (the empirical Fisher) or at labels that were drawn."""
+
+    vectors: Float[Tensor, "k batch output"]
+
+    def dense(self) -> Float[Tensor, "batch output output"]:
+        """See `OutputCurvature.dense`."""
+        return torch.einsum("k n c, k n d -> n c d", self.vectors, self.vectors)
+
+    def diagonal(self) -> Float[Tensor, "batch output"]:
+        """See `OutputCurvature.diagonal`."""
+        return self.vectors.square().sum(0)
+
+    def total(self) -> Float[Tensor, "output output"]:
+        """See `OutputCurvature.total`."""
+        return torch.einsum("k n c, k n d -> c d", self.vectors, self.vectors)
+
+    def root(self) -> Float[Tensor, "k batch output"]:
+        """See `OutputCurvature.root`."""
+        return self.vectors
+
 
 def output_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch output"]) -> OutputCurvature:
     """The Fisher information of a likelihood in the outputs, in nats.
@@ -77,3 +114,33 @@ def output_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch outpu
     raise CannotCompose(
         f"The curvature of a {type(likelihood).__name__} likelihood is not known here; Categorical and Gaussian are"
     )
+
+
+def empirical_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch output"], y: Targets) -> Outer:
+    """g_n g_n', g_n the gradient of the loss in the outputs at the targets: the empirical Fisher."""
+    return Outer(loss_gradient(likelihood, outputs, y)[None])
+
+
+def sampled_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch output"], num_draws: int) -> Outer:
+    """The mean of g_n g_n' over targets drawn from the predictive itself: the Fisher information in expectation.
+
+    Draws come from torch's global stream. Raises CannotCompose for likelihoods that are not known here.
+    """
+    if isinstance(likelihood, Categorical):
+        drawn = [torch.multinomial(outputs.softmax(-1), 1)[:, 0] for _ in range(num_draws)]
+    elif isinstance(likelihood, Gaussian):
+        belief = likelihood.predictive(outputs[None])
+        drawn = [belief.mean + belief.stddev * torch.randn_like(belief.mean) for _ in range(num_draws)]
+    else:
+        raise CannotCompose(f"No targets can be drawn here from {type(likelihood).__name__}; write kind='ggn'")
+    gradients = torch.stack([loss_gradient(likelihood, outputs, y) for y in drawn])
+    return Outer(gradients / num_draws**0.5)
+
+
+def loss_gradient(
+    likelihood: Likelihood, outputs: Float[Tensor, "batch output"], y: Targets
+) -> Float[Tensor, "batch output"]:
+    """The gradient in the outputs of every row's negative log likelihood, in nats."""
+    with torch.enable_grad():
+        leaf = outputs.detach().requires_grad_()
+        return torch.autograd.grad(likelihood.member_loss(leaf[None], y).sum(), leaf)[0]

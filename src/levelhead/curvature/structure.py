@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.curvature.outputs import OutputCurvature
+from levelhead.curvature.rows import Rows
 from levelhead.types import Scalar
 
 
@@ -46,3 +47,24 @@ class Accumulator(Protocol):
 
     def value(self) -> Curvature:
         """H = sum over rows of Lambda_n (x) z_n z_n', in this structure."""
+
+
+class BlockCurvature(Curvature, Protocol):
+    """H over one tensor of a network, seen as a block theta (group, out, in)."""
+
+    @property
+    def values(self) -> Float[Tensor, "*group out in"]:
+        """The eigenvalues."""
+
+    def coordinates(self, rows: Rows) -> Float[Tensor, "k batch own"]:
+        """V' G for the gradients G of some rows: along eigenvectors, in the order of `values`."""
+
+
+class BlockAccumulator(Protocol):
+    """Sums of one tensor's curvature over batches, columns included."""
+
+    def add(self, rows: Rows) -> None:
+        """Count some rows, with all their columns."""
+
+    def value(self) -> BlockCurvature:
+        """H = sum over rows and columns of g g', g = vec G, in this structure."""

@@ -1,0 +1,182 @@
+"""One pass over training rows for the curvature of a selection: sums that no batch size changes."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from levelhead.curvature.capture import Watch, passing
+from levelhead.curvature.diagonal import DiagonalBlockSum
+from levelhead.curvature.joint import Joint, PerTensor, Selection, Whole
+from levelhead.curvature.kronecker import KroneckerBlockSum
+from levelhead.curvature.outputs import OutputCurvature, empirical_curvature, output_curvature, sampled_curvature
+from levelhead.curvature.rows import Rows
+from levelhead.curvature.spectral import Spectral
+from levelhead.curvature.structure import BlockAccumulator
+from levelhead.likelihood import Likelihood
+from levelhead.network import Network
+from levelhead.tasks.split import Split
+from levelhead.types import Targets
+
+KINDS = ("ggn", "empirical", "mc")
+OVERSAMPLING = 10
+POWER_PASSES = 2
+
+Gone = Iterator[tuple[Watch, Rows]]
+
+
+class Streamed(NamedTuple):
+    """What a pass leaves."""
+
+    curvature: Joint
+    log_likelihood: float
+    num_rows: int
+
+
+class Sums(Protocol):
+    """A structure's sums over a selection."""
+
+    def add(self, gone: Gone) -> None:
+        """Count some rows, with all their columns."""
+
+    def value(self) -> Joint:
+        """H in this structure."""
+
+
+class BlockSums:
+    """A sum for each tensor."""
+
+    def __init__(self, selection: Selection, make: Callable[..., BlockAccumulator]) -> None:
+        self.selection = selection
+        self.sums = [make(watch.block, like=watch.tensor) for watch in selection.watches]
+
+    def add(self, gone: Gone) -> None:
+        """See `Sums.add`."""
+        for total, (_, rows) in zip(self.sums, gone, strict=True):
+            total.add(rows)
+
+    def value(self) -> PerTensor:
+        """See `Sums.value`."""
+        return PerTensor(self.selection, tuple(total.value() for total in self.sums))
+
+
+class FullSums:
+    """One matrix over all chosen parameters."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        like = selection.watches[0].tensor
+        self.sum = torch.zeros(selection.size, selection.size, dtype=torch.float64, device=like.device)
+
+    def add(self, gone: Gone) -> None:
+        """See `Sums.add`."""
+        flat = rearrange(self.selection.jacobian(gone), "k n p -> (k n) p").double()
+        self.sum.addmm_(flat.T, flat)
+
+    def value(self) -> Whole:
+        """See `Sums.value`; eigenvalues that rounding made negative become 0."""
+        values, vectors = torch.linalg.eigh(self.sum)
+        return Whole(self.selection, Spectral(vectors, values.clamp_min(0)))
+
+
+class SketchSums:
+    """Y = H Q for a few directions Q: of which subspace iteration makes the largest eigenpairs."""
+
+    def __init__(self, selection: Selection, directions: Float[Tensor, "flat k"]) -> None:
+        self.selection = selection
+        self.directions = directions
+        self.image = torch.zeros_like(directions)
+
+    def add(self, gone: Gone) -> None:
+        """See `Sums.add`."""
+        flat = rearrange(self.selection.jacobian(gone), "k n p -> (k n) p")
+        self.image += flat.T @ (flat @ self.directions.to(flat))
+
+    def largest(self, rank: int) -> Spectral:
+        """Rayleigh-Ritz: the eigenpairs of H seen from the directions, which must be orthonormal."""
+        projected = self.directions.T @ self.image
+        values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+        return Spectral(self.directions @ vectors[:, -rank:], values[-rank:].clamp_min(0))
+
+
+def streamed(
+    network: Network,
+    selection: Selection,
+    split: Split,
+    *,
+    structure: str,
+    kind: str = "ggn",
+    rank: int = 50,
+    num_draws: int = 1,
+    rows: int = 100,
+) -> Streamed:
+    """H = sum_n J_n' Lambda_n J_n over the rows of a split, clean, in order and in eval, and their log likelihood.
+
+    structure  "kronecker", "diagonal", "full", or "low_rank": the `rank` largest eigenpairs by randomised subspace
+               iteration, which passes over the rows four times.
+    kind       Lambda: "ggn", the Fisher information of the outputs; "empirical", of the gradients at the labels; "mc",
+               at `num_draws` labels drawn from the predictive (from torch's global stream).
+    rows       at a time: decides the memory, and nothing else.
+    """
+
+    def passed(sums: Sums | SketchSums) -> tuple[float, int]:
+        return _pass(network, selection, split, sums, kind=kind, num_draws=num_draws, rows=rows)
+
+    if structure == "low_rank":
+        return _low_rank(selection, passed, rank)
+    if structure == "full":
+        sums: Sums = FullSums(selection)
+    else:
+        sums = BlockSums(selection, KroneckerBlockSum if structure == "kronecker" else DiagonalBlockSum)
+    log_likelihood, count = passed(sums)
+    return Streamed(sums.value(), log_likelihood, count)
+
+
+def _low_rank(selection: Selection, passed: Callable[[SketchSums], tuple[float, int]], rank: int) -> Streamed:
+    like = selection.watches[0].tensor
+    width = min(rank + OVERSAMPLING, selection.size)
+    start = torch.randn(selection.size, width, dtype=torch.float64).to(like.device)
+    for _ in range(POWER_PASSES + 1):
+        sketch = SketchSums(selection, torch.linalg.qr(start).Q)
+        log_likelihood, count = passed(sketch)
+        start = sketch.image
+    sketch = SketchSums(selection, torch.linalg.qr(start).Q)
+    passed(sketch)
+    return Streamed(Whole(selection, sketch.largest(min(rank, selection.size))), log_likelihood, count)
+
+
+def _pass(
+    network: Network,
+    selection: Selection,
+    split: Split,
+    sums: Sums | SketchSums,
+    *,
+    kind: str,
+    num_draws: int,
+    rows: int,
+) -> tuple[float, int]:
+    like = next(network.parameters())
+    log_likelihood, count = 0.0, 0
+    with passing(network, selection.watches, differentiable=False) as run, torch.no_grad():
+        for batch in split.ordered(rows):
+            batch = batch.to(like.device, like.dtype)
+            gone = run(batch.x)
+            outputs = gone.outputs.detach().double()
+            y = batch.y.double() if batch.y.is_floating_point() else batch.y
+            log_likelihood -= float(network.likelihood.member_loss(outputs[None], y).sum())
+            count += len(outputs)
+            columns = curvature_at(network.likelihood, outputs, y, kind=kind, num_draws=num_draws).root()
+            sums.add(gone.back(columns.to(like.dtype)))
+    return log_likelihood, count
+
+
+def curvature_at(
+    likelihood: Likelihood, outputs: Float[Tensor, "batch output"], y: Targets, *, kind: str, num_draws: int = 1
+) -> OutputCurvature:
+    """Lambda of some rows, of that kind."""
+    if kind == "empirical":
+        return empirical_curvature(likelihood, outputs, y)
+    return sampled_curvature(likelihood, outputs, num_draws) if kind == "mc" else output_curvature(likelihood, outputs)

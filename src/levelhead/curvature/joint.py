@@ -1,0 +1,229 @@
+"""Curvature over a selection of a network's parameters: a structure for each tensor, or one matrix over them all.
+
+A selection is a flat vector theta in the order of `network.named_parameters()`, each tensor row by row. Priors are one
+precision for each of its tensors. Values act on theta like matrices; what predictions need of them is `coordinates`:
+the Jacobian along eigenvectors, in which H + prior is diagonal, a tensor at a time where the structure allows it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from levelhead.curvature.capture import Watch, selected_watches, watched
+from levelhead.curvature.rows import Rows
+from levelhead.curvature.spectral import Spectral
+from levelhead.curvature.structure import BlockCurvature
+from levelhead.network import Network
+from levelhead.types import Scalar
+
+Priors = Float[Tensor, " tensor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Tensors of a network and, of each, the chosen entries (as places in its block), or None for all of them."""
+
+    watches: tuple[Watch, ...]
+    entries: tuple[Int[Tensor, " entry"] | None, ...]
+
+    @classmethod
+    def of_names(cls, network: Network, names: Sequence[str]) -> "Selection":
+        """Whole tensors."""
+        watches = watched(network, names)
+        return cls(watches, (None,) * len(watches))
+
+    @classmethod
+    def of_indices(cls, network: Network, indices: Int[Tensor, " selected"]) -> "Selection":
+        """Sorted flat places in the network's parameters."""
+        found = selected_watches(network, indices)
+        entries = tuple(w.as_flat(torch.arange(w.place.size).reshape(w.block)).to(own.device)[own] for w, own in found)
+        return cls(tuple(watch for watch, _ in found), entries)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names."""
+        return tuple(watch.place.name for watch in self.watches)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers of each tensor are chosen."""
+        return [w.place.size if e is None else len(e) for w, e in zip(self.watches, self.entries, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """How many numbers are chosen."""
+        return sum(self.sizes)
+
+    def theta(self) -> Float[Tensor, " flat"]:
+        """The chosen weights, float64."""
+        blocks = [watch.users[0][1].block(watch.tensor.detach()) for watch in self.watches]
+        pairs = zip(self.watches, self.entries, blocks, strict=True)
+        return torch.cat([w.as_flat(b) if e is None else b.flatten()[e] for w, e, b in pairs]).double()
+
+    def jacobian(self, gone: Iterable[tuple[Watch, Rows]]) -> Float[Tensor, "k batch flat"]:
+        """The rows' gradients, written out."""
+        return torch.cat([self._gradient(watch, rows) for watch, rows in gone], dim=-1)
+
+    def _gradient(self, watch: Watch, rows: Rows) -> Tensor:
+        entries = self.entries[self.watches.index(watch)]
+        return watch.as_flat(rows.gradients()) if entries is None else rows.selected(entries)
+
+    def each(self, prior: Priors) -> Float[Tensor, " flat"]:
+        """The prior of every number."""
+        return prior.repeat_interleave(torch.tensor(self.sizes, device=prior.device))
+
+    def weights(self, theta: Float[Tensor, "draw flat"]) -> dict[str, Float[Tensor, "draw ..."]]:
+        """Draws of the chosen weights as the network's tensors, the others as they are."""
+        found = {}
+        for watch, entries, part in zip(self.watches, self.entries, theta.split(self.sizes, dim=-1), strict=True):
+            flat = watch.tensor.detach().flatten().expand(len(theta), -1).clone()
+            if entries is None:
+                flat = part.to(flat)
+            else:
+                places = watch.as_block(torch.arange(watch.place.size, device=entries.device)).flatten()[entries]
+                flat[:, places] = part.to(flat)
+            found[watch.place.name] = flat.unflatten(1, watch.tensor.shape)
+        return found
+
+
+class Part(NamedTuple):
+    """Some coordinates of the outputs' Jacobian, and the eigenvalues and the prior along them."""
+
+    coordinates: Float[Tensor, "k batch own"]
+    spectrum: Float[Tensor, " own"]
+    tensor: int
+
+    def root(self, prior: Priors) -> Float[Tensor, "k batch own"]:
+        """Coordinates in units of the posterior's standard deviations: what they add to the outputs' covariance."""
+        return self.coordinates * (self.spectrum + prior[self.tensor]).rsqrt().to(self.coordinates)
+
+
+class Joint(Protocol):
+    """H over a selection."""
+
+    @property
+    def selection(self) -> Selection:
+        """The parameters it is over."""
+
+    def __matmul__(self, theta: Float[Tensor, "*b flat"]) -> Float[Tensor, "*b flat"]:
+        """H theta."""
+
+    def solve(self, theta: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """(H + prior)^-1 theta."""
+
+    def logdet(self, *, prior: Priors) -> Scalar:
+        """log det(H + prior), differentiable in the prior."""
+
+    def sample(self, noise: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """Draws of Normal(0, (H + prior)^-1), made of standard normal noise."""
+
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+        """The Jacobian in coordinates in which H + prior is diagonal.
+
+        Where all precisions are equal, the coordinates do not depend on them.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the value is made of."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerTensor:
+    """Blocks along the diagonal, one a tensor: Kronecker products or diagonals."""
+
+    selection: Selection
+    blocks: tuple[BlockCurvature, ...]
+
+    def __matmul__(self, theta: Float[Tensor, "*b flat"]) -> Float[Tensor, "*b flat"]:
+        """See `Joint.__matmul__`."""
+        return self._flat([block @ part for block, part in zip(self.blocks, self._split(theta), strict=True)])
+
+    def solve(self, theta: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """See `Joint.solve`."""
+        pieces = zip(self.blocks, self._split(theta), prior, strict=True)
+        return self._flat([block.solve(part, prior=float(p)) for block, part, p in pieces])
+
+    def logdet(self, *, prior: Priors) -> Scalar:
+        """See `Joint.logdet`."""
+        return torch.stack([(b.values + p).log().sum() for b, p in zip(self.blocks, prior, strict=True)]).sum()
+
+    def sample(self, noise: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """See `Joint.sample`."""
+        pieces = zip(self.blocks, self._split(noise), prior, strict=True)
+        return self._flat([block.sample(part, prior=float(p)) for block, part, p in pieces])
+
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+        """See `Joint.parts`."""
+        for tensor, (block, (_, rows)) in enumerate(zip(self.blocks, gone, strict=True)):
+            yield Part(block.coordinates(rows), block.values.flatten(), tensor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Joint.tensors`."""
+        named = zip(self.selection.names, self.blocks, strict=True)
+        return {f"{name}:{key}": t for name, block in named for key, t in block.tensors().items()}
+
+    @classmethod
+    def made_of(cls, selection: Selection, kind: type[BlockCurvature], tensors: Mapping[str, Tensor]) -> "PerTensor":
+        """The value whose `tensors` these are."""
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in selection.names}
+        for name, t in tensors.items():
+            tensor, _, key = name.rpartition(":")
+            own[tensor][key] = t
+        return cls(selection, tuple(kind(**own[name]) for name in selection.names))
+
+    def _split(self, theta: Tensor) -> list[Tensor]:
+        parts = theta.split(self.selection.sizes, dim=-1)
+        return [watch.as_block(part) for watch, part in zip(self.selection.watches, parts, strict=True)]
+
+    def _flat(self, blocks: list[Tensor]) -> Tensor:
+        return torch.cat([w.as_flat(b) for w, b in zip(self.selection.watches, blocks, strict=True)], dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """One matrix over all chosen parameters: full, or of low rank."""
+
+    selection: Selection
+    value: Spectral
+    _scaled: dict[tuple[float, ...], tuple[Spectral, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __matmul__(self, theta: Float[Tensor, "*b flat"]) -> Float[Tensor, "*b flat"]:
+        """See `Joint.__matmul__`."""
+        return self.value @ theta
+
+    def solve(self, theta: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """See `Joint.solve`."""
+        return self.value.solve(theta, prior=self._prior(prior))
+
+    def logdet(self, *, prior: Priors) -> Scalar:
+        """See `Joint.logdet`."""
+        return self.value.logdet(prior=self._prior(prior))
+
+    def sample(self, noise: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
+        """See `Joint.sample`."""
+        return self.value.sample(noise, prior=self._prior(prior))
+
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+        """See `Joint.parts`. Unequal precisions want a decomposition in their units, which is kept."""
+        jacobian = self.selection.jacobian(gone)
+        if (prior == prior[0]).all():
+            yield Part(self.value.coordinates(jacobian), self.value.spectrum, 0)
+            return
+        key = tuple(prior.tolist())
+        if key not in self._scaled:
+            self._scaled.clear()
+            self._scaled[key] = self.value.in_units(self.selection.each(prior))
+        scaled, units = self._scaled[key]
+        # in units of the prior the precision is spectrum + 1, whatever the precisions are
+        yield Part(scaled.coordinates(jacobian / units.to(jacobian)), scaled.spectrum + 1 - prior[0], 0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Joint.tensors`."""
+        return self.value.tensors()
+
+    def _prior(self, prior: Priors) -> Tensor:
+        return prior[0] if len(prior) == 1 or bool((prior == prior[0]).all()) else self.selection.each(prior)
