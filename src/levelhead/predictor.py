@@ -117,7 +117,9 @@ class Ensemble(Predictor):
 class WeightSamples(Predictor):
     """One network under several draws of its weights and statistics.
 
-    draws  name -> (draw, *shape), for every parameter and buffer that differs between draws.
+    draws        name -> (draw, *shape), for every parameter and buffer that differs between draws.
+    num_chains   how many Markov chains they come from, of equal length, one after the other on the draw axis.
+    diagnostics  what their sampler has to say about them: acceptance, R-hat, ...
     """
 
     log_weights: Tensor | None
@@ -128,6 +130,8 @@ class WeightSamples(Predictor):
         draws: Mapping[str, Float[Tensor, "draw ..."]],
         log_weights: Float[Tensor, " draw"] | None = None,
         noise: int | None = 0,
+        num_chains: int = 1,
+        diagnostics: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         counts = {len(t) for t in draws.values()}
@@ -138,6 +142,12 @@ class WeightSamples(Predictor):
         self.register_buffer("log_weights", log_weights)
         self.noise = noise
         self.num_draws = counts.pop()
+        if num_chains < 1 or self.num_draws % num_chains:
+            raise ValueError(
+                f"WeightSamples: {self.num_draws} draws cannot come from {num_chains} chains of one length"
+            )
+        self.num_chains = num_chains
+        self.diagnostics = dict(diagnostics or {})
         self.eval()
 
     def _apply(self, fn, recurse: bool = True) -> "WeightSamples":  # type: ignore[no-untyped-def]
@@ -148,13 +158,32 @@ class WeightSamples(Predictor):
 
     def forward(self, x: Float[Tensor, "batch *input"]) -> Predictive:
         """See `Predictor.forward`."""
-        beliefs = []
+        return mix([self.network.likelihood.predictive(outputs) for outputs in self.outputs(x)], self.log_weights)
+
+    def outputs(self, x: Float[Tensor, "batch *input"]) -> Iterator[Float[Tensor, "row *batch output"]]:
+        """The raw outputs of one draw after the other: only one draw's activations are ever in memory."""
         for index in range(self.num_draws):
             with noise_of(self.noise, self.network):
                 weights = {name: t[index] for name, t in self.draws.items()}
                 outputs = functional_call(self.network, weights, (x,), {"num_samples": samples_of(self.network)})
-            beliefs.append(self.network.likelihood.predictive(outputs))
-        return mix(beliefs, self.log_weights)
+            yield outputs
+
+    def thinned(self, num_draws: int) -> "WeightSamples":
+        """`num_draws` of the draws, evenly spread along each chain: cheaper to keep and to predict with.
+
+        Raises ValueError where chains would not keep equally many, or where log_weights say that draws are not equal.
+        """
+        have, keep = self.num_draws // self.num_chains, num_draws // self.num_chains
+        if num_draws % self.num_chains or not 1 <= keep <= have:
+            raise ValueError(
+                f"thinned: num_draws wants a multiple of {self.num_chains} (chains) up to {self.num_draws}, got "
+                f"{num_draws}"
+            )
+        if self.log_weights is not None:
+            raise ValueError("thinned: these draws have weights, so a part of them is another mixture; keep them all")
+        places = [(k + 1) * have // keep - 1 + c * have for c in range(self.num_chains) for k in range(keep)]
+        kept = {name: t[places] for name, t in self.draws.items()}
+        return WeightSamples(self.network, kept, None, self.noise, self.num_chains, self.diagnostics)
 
     def children_predictors(self) -> Sequence[Predictor]:
         """None: this is a leaf."""
