@@ -111,7 +111,8 @@ class Independent:
     """One density for every element of some parameters."""
 
     def __init__(self, density: Density, names: Sequence[str]) -> None:
-        self.density, self.names = density, tuple(names)
+        self.density = density
+        self.names: tuple[str, ...] = tuple(names)
 
     def energy(self, network: Network) -> Scalar:
         """See `Piece`."""
