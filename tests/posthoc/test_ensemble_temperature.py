@@ -5,7 +5,7 @@ import torch
 from posthoc.calibrated import check_both_orders, check_it_helps, gradient_reaches, members_and_task, nll
 from scipy.optimize import minimize
 
-from levelhead.posthoc.ensemble_temperature import EnsembleTemperature, mixing, three
+from levelhead.posthoc.ensemble_temperature import EnsembleTemperature, three
 from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import predict
 
@@ -32,11 +32,6 @@ def test_the_weights_are_those_of_a_general_optimiser():
     best = minimize(loss, [1 / 3] * 3, bounds=[(0, 1)] * 3, constraints={"type": "eq", "fun": lambda w: sum(w) - 1})
     assert loss(fitted.weights.tolist()) <= best.fun + 1e-7
     assert float(fitted.weights.sum()) == pytest.approx(1)
-
-
-def test_em_finds_a_known_share():
-    likelihoods = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]).double()
-    torch.testing.assert_close(mixing(likelihoods), torch.tensor([0.75, 0.25]).double())
 
 
 def test_bounds_are_checked():

@@ -12,11 +12,9 @@ from levelhead.curvature.line_search import minimise
 from levelhead.predictor import Predictor
 from levelhead.recalibration.held_out import class_rows
 from levelhead.recalibration.members import Recalibrated
+from levelhead.recalibration.mixing import mixing
 from levelhead.tasks.task import Task
 from levelhead.types import Reference
-
-ROUNDS = 2000
-STILL = 1e-9  # change of a weight in a round of EM: later digits do not show in a probability
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class EnsembleTemperature:
         temperature = minimise(lambda t: float(F.cross_entropy(rows.log_probs / t, rows.y)), self.lowest, self.highest)
         parts = three(rows.log_probs, temperature)
         y = F.one_hot(rows.y, parts.shape[-1]).double() if rows.y.ndim == 1 else rows.y
-        weights = mixing((parts.exp() * y).sum(-1).mT)
+        weights = mixing((parts.exp() * y).sum(-1).mT.log()).exp()
         return ThreeTemperatures(predictor, temperature, weights, task.calibration.digest)
 
 
@@ -83,15 +81,3 @@ def three(log_probs: Float[Tensor, "*batch class"], temperature: float) -> Float
     return torch.stack(
         [(log_probs / temperature).log_softmax(-1), log_probs, torch.zeros_like(log_probs).log_softmax(-1)]
     )
-
-
-def mixing(likelihoods: Float[Tensor, "row part"]) -> Float[Tensor, " part"]:
-    """Weights in the simplex with the largest sum of log(likelihoods @ weights), by EM from even ones."""
-    weights = likelihoods.new_full((likelihoods.shape[1],), 1 / likelihoods.shape[1])
-    for _ in range(ROUNDS):
-        shares = likelihoods * weights
-        after = (shares / shares.sum(-1, keepdim=True)).mean(0)
-        if float((after - weights).abs().max()) < STILL:
-            return after
-        weights = after
-    return weights
