@@ -11,6 +11,7 @@ from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
 from levelhead.samplers._gradient import GradientSpec, descend, point, start, validate
+from levelhead.samplers._trajectory import priors, unspoken
 from levelhead.samplers._visits import VisitsState
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -40,23 +41,30 @@ class LangevinSpec(GradientSpec, Protocol):
 class Langevin(torch.optim.Optimizer):
     """m <- momentum m - lr g / M + (2 (1 - momentum) lr T / (N M))^(1/2) xi;  w <- w + m,  xi ~ N(0, I).
 
-    g is the gradient of (-log posterior) / N. Groups hold lr and weight_decay as those of SGD do, and `temperature`.
-    Noise comes from torch's global stream of the parameters' device.
+    g is the gradient of (-log posterior) / N; groups hold lr. Noise comes from torch's global stream, on the
+    parameters' device.
+
+    own  the parameters that have the sampler's own prior; None until the objective is known.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float, num_rows: int, rmsprop: bool) -> None:
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "temperature": 1.0})
-        self.momentum, self.num_rows, self.rmsprop = momentum, num_rows, rmsprop
+    def __init__(self, groups: list[dict[str, Any]], spec: "LangevinSpec", num_rows: int) -> None:
+        super().__init__(groups, {"lr": 0.0})
+        self.momentum, self.num_rows, self.rmsprop = spec.momentum, num_rows, spec.preconditioner == "rmsprop"
+        self.precision = 0.0 if spec.prior_scale is None else spec.prior_scale**-2
+        self.temperature = spec.temperature
+        self.own: set[Tensor] | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every parameter that has a gradient."""
+        """One step of every parameter."""
+        assert self.own is not None
         for group in self.param_groups:
-            variance = 2 * (1 - self.momentum) * group["lr"] * group["temperature"] / self.num_rows
+            variance = 2 * (1 - self.momentum) * group["lr"] * self.temperature / self.num_rows
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                    self._move(parameter, gradient, group["lr"], math.sqrt(variance))
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                if parameter in self.own:
+                    gradient = gradient.add(parameter, alpha=self.precision / self.num_rows)
+                self._move(parameter, gradient, group["lr"], math.sqrt(variance))
         return None
 
     def _move(self, parameter: Tensor, gradient: Tensor, lr: float, noise: float) -> None:
@@ -99,23 +107,18 @@ def validate_langevin(spec: LangevinSpec) -> None:
 
 def begin(spec: LangevinSpec, network: Network, task: Task, run: Run) -> VisitsState:
     """The state before the first step."""
-    num_rows = len(task.train)
-
-    def optimiser(groups: list[dict[str, Any]]) -> Langevin:
-        for group in groups:
-            if group["weight_decay"]:  # the layers that decline decay have no prior
-                group["weight_decay"] = prior_precision(spec.prior_scale) / num_rows
-        return Langevin(groups, momentum=spec.momentum, num_rows=num_rows, rmsprop=spec.preconditioner == "rmsprop")
-
-    return VisitsState(start(spec, network, task, run, optimiser))
+    return VisitsState(start(spec, network, task, run, lambda groups: Langevin(groups, spec, len(task.train))))
 
 
 def advance(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
     """One step at the spec's rate and temperature; keeps nothing."""
-    inner = state.inner
-    for group in inner.optimiser.param_groups:
-        group["temperature"] = spec.temperature
-    loss = descend(spec, inner, objective, batch)
+    optimiser = state.inner.optimiser
+    assert isinstance(optimiser, Langevin)
+    if optimiser.own is None:
+        names = unspoken(state.network, priors(objective))
+        optimiser.own = {state.network.get_parameter(name) for name in names}
+    optimiser.temperature = spec.temperature
+    loss = descend(spec, state.inner, objective, batch)
     state.done += 1
     return loss
 
@@ -126,11 +129,6 @@ def due(done: int, first: int, last: int, count: int) -> bool:
         return False
     place, length = done - first, last - first
     return place * count // length > (place - 1) * count // length
-
-
-def prior_precision(prior_scale: float | None) -> float:
-    """1 / variance of the prior that the sampler adds; 0 for none."""
-    return 0.0 if prior_scale is None else prior_scale**-2
 
 
 def walk(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:

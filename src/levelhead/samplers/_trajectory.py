@@ -1,7 +1,7 @@
 """Hamiltonian trajectories: the posterior as a potential, leapfrog steps in it, and how long these steps should be."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -94,6 +94,8 @@ class Posterior:
         self.prior_scale = 1.0 if prior_scale is None else prior_scale
         if self.own:
             self.priors.append(Prior([Independent(Gaussian(self.prior_scale), self.own)], num_rows))
+        spoken = {name for prior in self.priors for name in prior.names} - set(self.parameters)
+        self.resting = {name: torch.zeros_like(network.get_parameter(name)) for name in spoken}
 
     def at(self, weights: Named) -> Place:
         """See `Potential`."""
@@ -106,23 +108,28 @@ class Posterior:
         }
         for name in self.own:
             slope[name] = slope[name] + weights[name] / self.prior_scale**2
-        for prior in self.priors:
-            slope = prior.pull(slope)
+        slope = self._through(Prior.pull, slope)
         cold = self.temperature**-0.5  # sqrt(T) from the coordinates, 1 / T from the energy
         energy = loss.detach().double() * (self.num_rows / self.temperature)
         return Place(weights, {name: cold * g for name, g in slope.items()}, energy)
 
     def push(self, white: Named) -> Named:
         """See `Potential`."""
-        for prior in self.priors:
-            white = prior.push(white)
-        return white if self.temperature == 1 else {name: self.temperature**0.5 * v for name, v in white.items()}
+        pushed = self._through(Prior.push, white)
+        return pushed if self.temperature == 1 else {name: self.temperature**0.5 * v for name, v in pushed.items()}
 
     def rise(self, start: Place, end: Place) -> Float[Tensor, ""]:
         """See `Potential`."""
         own = [squares(end.weights[name], start.weights[name]) for name in self.own]
         prior = torch.stack(own).sum() / (2 * self.temperature * self.prior_scale**2) if own else 0.0
         return end.energy - start.energy + prior
+
+    def _through(self, turn: Callable[[Prior, Named], dict[str, Tensor]], given: Named) -> dict[str, Tensor]:
+        """Push or pull by every prior, which also speak of parameters that rest: these stay."""
+        turned = {**given, **self.resting}
+        for prior in self.priors:
+            turned = turn(prior, turned)
+        return {name: turned[name] for name in given}
 
     def total(self, place: Place) -> Float[Tensor, ""]:
         """U there, in nats, up to a constant."""

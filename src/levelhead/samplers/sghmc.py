@@ -31,6 +31,7 @@ class SGHMC:
     )
     clip: ClassVar = None
     warmup_epochs: ClassVar = 0.0
+    weight_decay: ClassVar = 0.0
     epochs: int = 100
     batch_size: int = 80
     lr: float = 0.012
@@ -45,11 +46,6 @@ class SGHMC:
 
     def __post_init__(self) -> None:
         validate_langevin(self)
-
-    @property
-    def weight_decay(self) -> float:
-        """A prior is one: the layers that decline decay have none."""
-        return 1.0
 
     def init(self, network: Network, task: Task, run: Run) -> VisitsState:
         """See `Sampler.init`."""

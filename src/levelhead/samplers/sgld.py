@@ -23,9 +23,9 @@ class SGLD:
 
     lr              in the units of SGD's: of the mean loss. The papers step on the summed log joint: their step is
                     lr / N (and half of that in Welling & Teh).
-    prior_scale     of the prior N(0, prior_scale^2) of every weight whose layer does not decline decay. None: none, for
-                    recipes whose objectives hold the prior. The same prior under SGD is weight_decay
-                    1 / (N prior_scale^2).
+    prior_scale     of the prior N(0, prior_scale^2) of the weights that no prior among the objectives speaks of (and
+                    whose layer does not decline decay); None: these have a flat prior. The same prior under SGD is
+                    weight_decay 1 / (N prior_scale^2). 0.45 is variance 1/5.
     temperature     T, 1 is Bayes' rule; it tempers likelihood and prior alike. 0 is gradient descent.
     burn_in         share of the steps before the first draw is kept.
     num_draws       weights kept for prediction, evenly spread over the steps after the burn-in.
@@ -40,6 +40,7 @@ class SGLD:
     )
     clip: ClassVar = None
     warmup_epochs: ClassVar = 0.0
+    weight_decay: ClassVar = 0.0
     momentum: ClassVar = 0.0
     epochs: int = 100
     batch_size: int = 80
@@ -54,11 +55,6 @@ class SGLD:
 
     def __post_init__(self) -> None:
         validate_langevin(self)
-
-    @property
-    def weight_decay(self) -> float:
-        """A prior is one: the layers that decline decay have none."""
-        return 1.0
 
     def init(self, network: Network, task: Task, run: Run) -> VisitsState:
         """See `Sampler.init`."""
