@@ -7,9 +7,9 @@ from levelhead.recipes.self_tuning_networks import self_tuning_networks
 from levelhead.tasks.stripes import stripes
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_dropout_starts_low_and_is_tuned_after_the_warm_up(centred):
-    recipe = self_tuning_networks(MLP(hidden=(8,)), epochs=3, centred=centred)
+@pytest.mark.parametrize("delta", [False, True])
+def test_dropout_starts_low_and_is_tuned_after_the_warm_up(delta):
+    recipe = self_tuning_networks(MLP(hidden=(8,)), epochs=6, delta=delta)
     task = stripes(n=96, size=12)
     network = recipe.build(task)
     assert network.num_members == 1

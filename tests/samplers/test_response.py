@@ -100,6 +100,13 @@ def test_gradients_of_the_linear_response_are_those_of_differences():
         assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_mixed_precision_leaves_the_derivative_as_it_is():
+    network = made("lenet", dataclasses.replace(DELTA, dropout_range=None)).eval()
+    expected = linear_outputs(Forward(network, batch(network)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(linear_outputs(Forward(network, batch(network))), expected)
+
+
 def test_from_zero_embeddings_these_move_first_and_nothing_is_dead():
     network, _ = started(surgery=dataclasses.replace(DELTA, embedding_scale=0.0))
     for layer in network.layers(ConditionalWeights):

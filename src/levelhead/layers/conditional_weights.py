@@ -88,7 +88,7 @@ class ConditionalWeights(Conditional):
         self.module = module
         self.response = fresh(module)
         if drawn_bias and self.bias_response is not None:
-            bound = 1 / math.sqrt(self.response.weight[0].numel())  # type: ignore[index,operator]
+            bound = 1 / math.sqrt(self.response.weight[0].numel())  # type: ignore[index]
             nn.init.uniform_(self.bias_response, -bound, bound)
         self.embedding = embedding(num_hyper, self.num_out * (1 if self.bias is None else 2), hidden, embedding_scale)
         decayed = kernel is None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -67,10 +68,11 @@ def mine(name: str) -> bool:
 def linear_outputs(forward: Forward) -> Float[Tensor, "row *batch output"]:
     """f + J e: the outputs without a response, and their derivative along it, in one pass of forward mode.
 
-    Layers that draw and the rows' regularisers are at the drawn hyper-parameters.
+    Layers that draw and the rows' regularisers are at the drawn hyper-parameters. Always in the parameters' own
+    precision: torch's convolutions have no forward mode in mixed precision.
     """
     batch = forward.batch
-    with linearised(forward.network):
+    with linearised(forward.network), torch.autocast(batch.x.device.type, enabled=False):
         dual = forward.network(batch.x, hyper=batch.hyper, per_member=batch.per_member)
         outputs, tangent = forward_ad.unpack_dual(dual)
         return outputs if tangent is None else outputs + tangent
