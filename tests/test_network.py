@@ -6,7 +6,10 @@ from networks import SIGNATURE, Noisy, Ranges, Scaled, Shifted, network
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from levelhead import network as network_module
 from levelhead.declared import Stochastic
+from levelhead.layers.dropout import Dropout
+from levelhead.layers.gaussian_weights import gaussian_layer
 from levelhead.likelihood import Signature
 from levelhead.network import Network, channels_innermost, groups
 from levelhead.passes import keeping_statistics, noise_state, replaying, seeded, side_pass, still
@@ -56,6 +59,106 @@ def test_rows_enter_before_the_first_stage_that_needs_them() -> None:
     assert (early.rows, late.rows) == (6, 30)
     made(X)
     assert (early.rows, late.rows) == (6, 6)
+
+
+def in_pieces(monkeypatch: pytest.MonkeyPatch, samples: int, made: Network, x: Tensor) -> None:
+    """So many samples a piece, for these rows (their features have 5 numbers)."""
+    monkeypatch.setitem(network_module.AT_ONCE, "cpu", samples * made.num_members * len(x) * 5)
+
+
+def test_a_pass_in_pieces_is_passes_of_its_pieces_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(Scaled(2, 5), Dropout(0.5), nn.Linear(5, 5), Dropout(0.5), num_members=2).eval()
+    in_pieces(monkeypatch, 2, made, X)
+    with seeded(7):
+        rows = made(X, num_samples=5)
+    with seeded(7):
+        pieces = [made(X, num_samples=n).unflatten(0, (2, n)) for n in (2, 2, 1)]
+    assert_close(rows.unflatten(0, (2, 5)), torch.cat(pieces, 1), rtol=0, atol=0)
+
+
+def test_one_piece_is_the_tiled_pass() -> None:
+    made = network(Dropout(0.5), nn.Linear(5, 5), Dropout(0.5)).eval()
+    with seeded(7):
+        rows = made(X, num_samples=3)
+    with seeded(7):
+        z = made.features[0](X).repeat(3, 1)
+        for layer in made.layers(Dropout):
+            layer.sampling = True
+        expected = made.head(made.features[1:](z)).unflatten(0, (3, 6))
+    assert_close(rows, expected)
+
+
+def test_the_same_seed_gives_the_same_samples_however_large_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(Dropout(0.5), nn.Linear(5, 5), Dropout(0.5)).eval()
+    for at_once in (1, 2, 10):
+        in_pieces(monkeypatch, at_once, made, X)
+        state = noise_state(made.device)
+        first = made(X, num_samples=4)
+        with replaying(state, made.device):
+            assert_close(made(X, num_samples=4), first, rtol=0, atol=0)
+        assert not torch.allclose(first[0], first[3])
+
+
+def test_draws_of_weights_depend_neither_on_the_batch_nor_on_how_many_follow() -> None:
+    layers = [gaussian_layer(nn.Linear(5, 5), estimator="flipout", init_scale=0.5) for _ in range(2)]
+    made = network(layers[0], nn.ReLU(), layers[1]).eval()
+
+    def drawn(x: Tensor, num_samples: int) -> Tensor:
+        with seeded(7):
+            return made.embed(x, num_samples=num_samples)
+
+    whole = drawn(X, 4)
+    assert_close(drawn(X[:2], 4), whole[:, :2])
+    assert_close(drawn(X, 2), whole[:2])
+    assert not torch.allclose(whole[0], whole[1])
+
+
+def test_what_is_in_front_of_the_draws_runs_once_and_no_piece_spoils_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spoiling(Stochastic):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x.mul_(2).add_(self.blocks)
+
+    class Counting(nn.Identity):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x
+
+    before, spoiling = Counting(), Spoiling()
+    made = network(before, spoiling).eval()
+    in_pieces(monkeypatch, 1, made, X)
+    before.calls = 0
+    rows = made.embed(X, num_samples=3)
+    assert (before.calls, spoiling.calls) == (1, 3)
+    assert_close(rows, (made.features[0](X) * 2 + 1).expand(3, 6, 5))
+
+
+def test_a_training_pass_is_never_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(Dropout(0.5), nn.BatchNorm1d(5)).train()
+    in_pieces(monkeypatch, 1, made, X)
+    made(X, num_samples=3)
+    assert int(made.features[2].num_batches_tracked) == 1
+
+
+def test_maps_of_members_and_samples_stay_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looking(nn.Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+            return x
+
+    looks = [Looking(), Looking()]
+    signature = SIGNATURE.__class__(input_shape=(2, 8, 8), num_outputs=3, likelihood=SIGNATURE.likelihood)
+    stages = (nn.Conv2d(2, 5, 3), Dropout(0.5), looks[0], nn.Conv2d(5, 5, 3), looks[1])
+    made = Network(nn.Sequential(*stages), nn.Linear(5, 3), signature, channel=1).eval()
+    made.declare(num_members=2)
+    for at_once in (2**20, 1):
+        monkeypatch.setitem(network_module.AT_ONCE, "cpu", at_once)
+        made(torch.rand(3, 2, 8, 8), num_samples=2)
+        assert [look.last for look in looks] == [True, True]
 
 
 def test_features_without_rows_are_shared_by_all_rows() -> None:

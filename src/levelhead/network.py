@@ -2,11 +2,18 @@
 
 Rows are (member sample batch), member-major. Members and samples enter late: `features` may be a Sequential of stages,
 and the batch is repeated only before the first stage that holds a layer to which rows differ.
+
+Several samples go through the stages behind that place in pieces of whole samples, all members of one piece at a time,
+so that neither a processor's caches nor a device's memory must hold all of them. Torch's random stream is consumed
+piece by piece: a pass of many pieces draws what passes of its pieces, made one after the other, would draw. How many
+samples are a piece follows from shapes and device alone (`samples_at_once`), so that a seed gives the same result each
+time. Layers that draw their weights for the whole batch get one sample a piece: what they draw then depends neither on
+the size of the batch nor on how many samples follow. Training passes are never taken apart.
 """
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +22,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.declared import Conditional, Declared, Hint, Hyper, Membered, Stochastic
+from levelhead.declared import Conditional, Declared, Hint, Hyper, Membered, Posterior, Stochastic
 from levelhead.likelihood import Likelihood, Signature
 from levelhead.probe import Trace, evaluating, trace
 from levelhead.types import CannotCompose, NoLayerReplaced
@@ -155,14 +162,15 @@ class Network(nn.Module):
         z = x
         batch = x.shape[0] // (members * samples if per_member else 1)
         with self._prepared(hyper, batch, num_samples):
-            for stage in self._plan():
+            plan = self._plan()
+            for place, stage in enumerate(plan):
                 if not tiled_members and (stage.membered or (stage.stochastic and drawing)):
-                    z = repeat(z, "rest ... -> (member rest) ...", member=members)
+                    z = tiled(z, 1, members)
                     tiled_members = True
-                if not tiled_samples and stage.stochastic:
-                    outer = members if tiled_members else 1
-                    z = repeat(z, "(outer b) ... -> (outer sample b) ...", outer=outer, sample=samples)
+                if not tiled_samples and stage.stochastic:  # more than one sample: it draws, so members are in
+                    z = self._sampled(plan[place:], z, samples, batch)  # to the end
                     tiled_samples = True
+                    break
                 stage.expect((members if tiled_members else 1) * (samples if tiled_samples else 1), batch)
                 z = stage.module(z)
         if self.channel != -1:
@@ -191,6 +199,25 @@ class Network(nn.Module):
                     layer.expect(z.shape[0], z.shape[1])
             outputs = self.head(z.flatten(0, 1))
         return rearrange(outputs, "(row b) ... -> row b ...", row=z.shape[0])
+
+    def _sampled(
+        self, stages: tuple[_Stage, ...], z: Float[Tensor, "rows ..."], samples: int, batch: int
+    ) -> Float[Tensor, "tiled ..."]:
+        """What the stages from the first that draws make of (member batch) rows: (member sample batch) rows."""
+        members = self.num_members
+        at_once = samples if self.training else samples_at_once(stages, z)
+        pieces = []
+        for first in range(0, samples, at_once):
+            size = min(at_once, samples - first)
+            rows = tiled(z, members, size)
+            for stage in stages:
+                stage.expect(members * size, batch)
+                rows = stage.module(rows)
+            pieces.append(rows)
+        if len(pieces) == 1:
+            return pieces[0]
+        by_member = [rows.unflatten(0, (members, -1)) for rows in pieces]
+        return torch.cat([rows[k] for k in range(members) for rows in by_member])
 
     @contextmanager
     def _prepared(self, hyper: Tensor | None, batch: int, num_samples: int | None) -> Iterator[None]:
@@ -400,6 +427,28 @@ class Network(nn.Module):
                 "returns the outputs of its last Linear (logits, not probabilities)"
             )
         return network
+
+
+# Numbers that enter the first layer that draws, in the rows of one piece. ResNet-20 with dropout in its last stage, 50
+# samples of 64 images, one thread: 0.22 of the time of 50 full passes in pieces of 64 to 256 rows, 0.31 in one piece.
+AT_ONCE = {"cpu": 2**20}
+AT_ONCE_ELSEWHERE = 2**27  # half a gigabyte of float32
+
+
+def samples_at_once(stages: Sequence[_Stage], z: Float[Tensor, "rows ..."]) -> int:
+    """How many samples of these rows go through the stages together: a function of shapes and device alone.
+
+    One where a layer draws weights for the whole batch; else as many as keep a piece small, one at least.
+    """
+    if any(isinstance(layer, Posterior) for stage in stages for layer in stage.drawing):
+        return 1
+    return max(1, AT_ONCE.get(z.device.type, AT_ONCE_ELSEWHERE) // max(1, z.numel()))
+
+
+def tiled(z: Float[Tensor, "rows ..."], outer: int, times: int) -> Float[Tensor, "tiled ..."]:
+    """(outer rest) rows as (outer times rest) rows: a copy, in the layout of z, which einops and torch's own repeat
+    do not keep."""
+    return torch.cat([own for own in z.unflatten(0, (outer, -1)) for _ in range(times)])
 
 
 def _steps(module: nn.Module) -> list[nn.Module]:
