@@ -358,7 +358,7 @@ def test_links_to_classes_are_refused_for_regression(link):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"subset": "all"}, {"structure": "lowrank"}, {"link": "logit"}, {"prior_precision": "guess"},
+    [{"subset": "tail"}, {"structure": "lowrank"}, {"link": "logit"}, {"prior_precision": "guess"},
      {"prior_precision": 0.0}, {"num_draws": 0}],
     ids=str,
 )  # fmt: skip

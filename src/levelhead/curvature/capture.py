@@ -147,8 +147,8 @@ def passing(network: Network, watches: Sequence[Watch], *, differentiable: bool)
             if len(outputs) != 1 or outputs.ndim != 3:
                 raise CannotCompose(
                     "Curvature of more than the last layer is there for one network with one output a row, and "
-                    f"the outputs here are {tuple(outputs.shape)}. Write subset='head', which takes members and pixels; for "
-                    "members with weights of their own use deep_ensemble"
+                    f"the outputs here are {tuple(outputs.shape)}. Write subset='head', which takes members and "
+                    "pixels; for members with weights of their own use deep_ensemble"
                 )
             return Pass(outputs[0], tuple(calls), tuple(watches))
 
@@ -197,8 +197,8 @@ def check_uses(network: Network, watches: Sequence[Watch], x: Float[Tensor, "bat
                     slack = 1e-4 * (1 + float(expected.abs().max()))
                     if not torch.allclose(found[n], expected, rtol=1e-2, atol=slack):
                         raise CannotCompose(
-                            f"{watch.place.name} acts on the outputs not only through its layer, or mixes the rows of a "
-                            "batch, so its gradients cannot be told apart by example. Leave it out of the subset"
+                            f"{watch.place.name} acts on the outputs not only through its layer, or mixes the rows of "
+                            "a batch, so its gradients cannot be told apart by example. Leave it out of the subset"
                         )
         finally:
             for watch, needed in zip(watches, required, strict=True):

@@ -21,29 +21,33 @@ class Diagonal:
         """See `Curvature.__matmul__`."""
         return self.values * theta
 
-    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.solve`."""
         return theta / (self.values + prior)
 
-    def logdet(self, *, prior: float) -> Scalar:
+    def logdet(self, *, prior: float | Scalar) -> Scalar:
         """See `Curvature.logdet`."""
         return (self.values + prior).log().sum()
 
-    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.sample`."""
         return noise * (self.values + prior).rsqrt()
 
-    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out"]:
         """See `Curvature.variance`."""
         return z.square() @ (1 / (self.values + prior)).T
 
-    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out out"]:
         """See `Curvature.covariance`."""
         return torch.diag_embed(self.variance(z, prior=prior))
 
     def coordinates(self, rows: Rows) -> Float[Tensor, "k batch own"]:
         """See `BlockCurvature.coordinates`."""
         return rows.gradients().flatten(2)
+
+    def scaled(self, factor: float) -> "Diagonal":
+        """See `Curvature.scaled`."""
+        return Diagonal(self.values * factor)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Curvature.tensors`."""

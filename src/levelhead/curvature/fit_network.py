@@ -10,6 +10,7 @@ from torch import Tensor
 
 from levelhead.curvature.capture import Watch, passing
 from levelhead.curvature.diagonal import DiagonalBlockSum
+from levelhead.curvature.flat_diagonal import FlatDiagonal
 from levelhead.curvature.joint import Joint, PerTensor, Selection, Whole
 from levelhead.curvature.kronecker import KroneckerBlockSum
 from levelhead.curvature.outputs import OutputCurvature, empirical_curvature, output_curvature, sampled_curvature
@@ -19,7 +20,7 @@ from levelhead.curvature.structure import BlockAccumulator
 from levelhead.likelihood import Likelihood
 from levelhead.network import Network
 from levelhead.tasks.split import Split
-from levelhead.types import Targets
+from levelhead.types import CannotCompose, Targets
 
 KINDS = ("ggn", "empirical", "mc")
 OVERSAMPLING = 10
@@ -82,6 +83,23 @@ class FullSums:
         return Whole(self.selection, Spectral(vectors, values.clamp_min(0)))
 
 
+class EntrySums:
+    """The diagonal over chosen entries."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        like = selection.watches[0].tensor
+        self.sum = torch.zeros(selection.size, dtype=torch.float64, device=like.device)
+
+    def add(self, gone: Gone) -> None:
+        """See `Sums.add`."""
+        self.sum += self.selection.jacobian(gone).square().sum((0, 1))
+
+    def value(self) -> Whole:
+        """See `Sums.value`."""
+        return Whole(self.selection, FlatDiagonal(self.sum))
+
+
 class SketchSums:
     """Y = H Q for a few directions Q: of which subspace iteration makes the largest eigenpairs."""
 
@@ -111,24 +129,39 @@ def streamed(
     kind: str = "ggn",
     rank: int = 50,
     num_draws: int = 1,
+    temperature: float = 1.0,
     rows: int = 100,
 ) -> Streamed:
     """H = sum_n J_n' Lambda_n J_n over the rows of a split, clean, in order and in eval, and their log likelihood.
 
-    structure  "kronecker", "diagonal", "full", or "low_rank": the `rank` largest eigenpairs by randomised subspace
-               iteration, which passes over the rows four times.
-    kind       Lambda: "ggn", the Fisher information of the outputs; "empirical", of the gradients at the labels; "mc",
-               at `num_draws` labels drawn from the predictive (from torch's global stream).
-    rows       at a time: decides the memory, and nothing else.
+    structure    "kronecker", "diagonal", "full", or "low_rank": the `rank` largest eigenpairs, by randomised
+                 subspace iteration, which passes over the rows four times.
+    kind         Lambda: "ggn", the Fisher information of the outputs; "empirical", of the gradients at the labels;
+                 "mc", at `num_draws` labels drawn from the predictive (from torch's global stream).
+    temperature  of the likelihood: curvature and log likelihood are divided by it.
+    rows         at a time: decides the memory, and nothing else.
+
+    Raises CannotCompose for a Kronecker product over chosen entries.
     """
+    whole = all(entries is None for entries in selection.entries)
+    if structure == "kronecker" and not whole:
+        raise CannotCompose(
+            "structure='kronecker' is of whole tensors, and the subset chooses single weights; write structure='full', "
+            "'diagonal' or 'low_rank'"
+        )
 
     def passed(sums: Sums | SketchSums) -> tuple[float, int]:
-        return _pass(network, selection, split, sums, kind=kind, num_draws=num_draws, rows=rows)
+        found = _pass(
+            network, selection, split, sums, kind=kind, num_draws=num_draws, scale=temperature**-0.5, rows=rows
+        )
+        return found[0] / temperature, found[1]
 
     if structure == "low_rank":
         return _low_rank(selection, passed, rank)
     if structure == "full":
         sums: Sums = FullSums(selection)
+    elif structure == "diagonal" and not whole:
+        sums = EntrySums(selection)
     else:
         sums = BlockSums(selection, KroneckerBlockSum if structure == "kronecker" else DiagonalBlockSum)
     log_likelihood, count = passed(sums)
@@ -156,6 +189,7 @@ def _pass(
     *,
     kind: str,
     num_draws: int,
+    scale: float,
     rows: int,
 ) -> tuple[float, int]:
     like = next(network.parameters())
@@ -169,7 +203,7 @@ def _pass(
             log_likelihood -= float(network.likelihood.member_loss(outputs[None], y).sum())
             count += len(outputs)
             columns = curvature_at(network.likelihood, outputs, y, kind=kind, num_draws=num_draws).root()
-            sums.add(gone.back(columns.to(like.dtype)))
+            sums.add(gone.back((scale * columns).to(like.dtype)))
     return log_likelihood, count
 
 

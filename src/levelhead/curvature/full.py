@@ -28,25 +28,29 @@ class Full:
         """See `Curvature.__matmul__`."""
         return self._apply(theta, self.values)
 
-    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.solve`."""
         return self._apply(theta, 1 / (self.values + prior))
 
-    def logdet(self, *, prior: float) -> Scalar:
+    def logdet(self, *, prior: float | Scalar) -> Scalar:
         """See `Curvature.logdet`."""
         return (self.values + prior).log().sum()
 
-    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.sample`."""
         return self._apply(noise, (self.values + prior).rsqrt())
 
-    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out"]:
         """See `Curvature.variance`."""
         return torch.cat([root.square().sum(-1) for root in self._roots(z, prior)])
 
-    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out out"]:
         """See `Curvature.covariance`."""
         return torch.cat([root @ root.mT for root in self._roots(z, prior)])
+
+    def scaled(self, factor: float) -> "Full":
+        """See `Curvature.scaled`."""
+        return Full(self.vectors, self.values * factor)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Curvature.tensors`."""
@@ -57,7 +61,7 @@ class Full:
         coordinates = torch.einsum("... c i, c i k -> ... k", theta, self.vectors)
         return torch.einsum("... k, c i k -> ... c i", coordinates * values, self.vectors)
 
-    def _roots(self, z: Tensor, prior: float) -> list[Float[Tensor, "part out k"]]:
+    def _roots(self, z: Tensor, prior: float | Scalar) -> list[Float[Tensor, "part out k"]]:
         """R with R R' the covariance, of some rows at a time."""
         root = self.vectors * (self.values + prior).rsqrt()
         parts = z.split(max(1, MAX_NUMBERS // (root.shape[0] * root.shape[2])))

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from levelhead.curvature.capture import Watch, selected_watches, watched
 from levelhead.curvature.rows import Rows
-from levelhead.curvature.spectral import Spectral
-from levelhead.curvature.structure import BlockCurvature
+from levelhead.curvature.structure import BlockCurvature, FlatCurvature
 from levelhead.network import Network
 from levelhead.types import Scalar
 
@@ -185,11 +184,11 @@ class PerTensor:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """One matrix over all chosen parameters: full, or of low rank."""
+    """One matrix over all chosen parameters: full, of low rank, or the diagonal of chosen entries."""
 
     selection: Selection
-    value: Spectral
-    _scaled: dict[tuple[float, ...], tuple[Spectral, Tensor]] = field(default_factory=dict, repr=False)
+    value: FlatCurvature
+    _scaled: dict[tuple[float, ...], tuple[FlatCurvature, Tensor]] = field(default_factory=dict, repr=False)
 
     def __matmul__(self, theta: Float[Tensor, "*b flat"]) -> Float[Tensor, "*b flat"]:
         """See `Joint.__matmul__`."""

@@ -33,23 +33,23 @@ class Kronecker:
         """See `Curvature.__matmul__`."""
         return self._back(self._coordinates(theta) * self.values)
 
-    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def solve(self, theta: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.solve`."""
         return self._back(self._coordinates(theta) / (self.values + prior))
 
-    def logdet(self, *, prior: float) -> Scalar:
+    def logdet(self, *, prior: float | Scalar) -> Scalar:
         """See `Curvature.logdet`."""
         return (self.values + prior).log().sum()
 
-    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float) -> Float[Tensor, "*b out in"]:
+    def sample(self, noise: Float[Tensor, "*b out in"], *, prior: float | Scalar) -> Float[Tensor, "*b out in"]:
         """See `Curvature.sample`."""
         return self._back(noise * (self.values + prior).rsqrt())
 
-    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out"]:
         """See `Curvature.variance`: out^2 + out * in numbers a row and no more, for a thousand classes too."""
         return self._along_outputs(z, prior) @ self.out_vectors.square().T
 
-    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out out"]:
         """See `Curvature.covariance`."""
         return torch.einsum("c k, n k, d k -> n c d", self.out_vectors, self._along_outputs(z, prior), self.out_vectors)
 
@@ -57,6 +57,10 @@ class Kronecker:
         """See `BlockCurvature.coordinates`."""
         like = rows.cotangents
         return rows.gradients(self.out_vectors.to(like), self.in_vectors.to(like)).flatten(2)
+
+    def scaled(self, factor: float) -> "Kronecker":
+        """See `Curvature.scaled`."""
+        return Kronecker(self.out_vectors, self.out_values * factor, self.in_vectors, self.in_values)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Curvature.tensors`."""
@@ -73,7 +77,7 @@ class Kronecker:
     def _back(self, coordinates: Tensor) -> Tensor:
         return self.out_vectors @ coordinates @ self.in_vectors.mT
 
-    def _along_outputs(self, z: Tensor, prior: float) -> Float[Tensor, "batch out"]:
+    def _along_outputs(self, z: Tensor, prior: float | Scalar) -> Float[Tensor, "batch out"]:
         """Variance of the outputs along the eigenvectors of B, in which they are independent."""
         return (z @ self.in_vectors).square() @ (1 / (self.values + prior)).T
 

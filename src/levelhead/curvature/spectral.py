@@ -46,14 +46,14 @@ class Spectral:
         return scaled.shrunk(noise) / units
 
     def coordinates(self, jacobian: Float[Tensor, "k batch flat"]) -> Float[Tensor, "k batch own"]:
-        """V' J, and behind it what the eigenvectors leave of J, where they are not all; in the order of `spectrum`."""
+        """See `FlatCurvature.coordinates`. V' J, and behind it what the eigenvectors leave of J."""
         vectors = self.vectors.to(jacobian)
         along = jacobian @ vectors
         return along if self.complete else torch.cat([along, jacobian - along @ vectors.T], dim=-1)
 
     @property
     def spectrum(self) -> Float[Tensor, " own"]:
-        """The eigenvalues along `coordinates`."""
+        """See `FlatCurvature.spectrum`."""
         return self.values if self.complete else torch.cat([self.values, self.values.new_zeros(len(self.vectors))])
 
     @property
@@ -62,7 +62,7 @@ class Spectral:
         return self.vectors.shape[0] == self.vectors.shape[1]
 
     def in_units(self, prior: float | Tensor) -> tuple["Spectral", Tensor]:
-        """D^-1/2 H D^-1/2 and D^1/2, D = diag(prior): the matrix to which the prior adds the identity."""
+        """See `FlatCurvature.in_units`."""
         if not isinstance(prior, Tensor) or prior.ndim == 0:
             return Spectral(self.vectors, self.values / prior), torch.as_tensor(prior).to(self.values).sqrt()
         units = prior.to(self.values).sqrt()

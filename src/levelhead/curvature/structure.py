@@ -20,20 +20,23 @@ class Curvature(Protocol):
     def __matmul__(self, theta: Float[Tensor, "*k out in"]) -> Float[Tensor, "*k out in"]:
         """H theta."""
 
-    def solve(self, theta: Float[Tensor, "*k out in"], *, prior: float) -> Float[Tensor, "*k out in"]:
+    def solve(self, theta: Float[Tensor, "*k out in"], *, prior: float | Scalar) -> Float[Tensor, "*k out in"]:
         """(H + prior I)^-1 theta."""
 
-    def logdet(self, *, prior: float) -> Scalar:
+    def logdet(self, *, prior: float | Scalar) -> Scalar:
         """log det(H + prior I)."""
 
-    def sample(self, noise: Float[Tensor, "*k out in"], *, prior: float) -> Float[Tensor, "*k out in"]:
+    def sample(self, noise: Float[Tensor, "*k out in"], *, prior: float | Scalar) -> Float[Tensor, "*k out in"]:
         """Draws of Normal(0, (H + prior I)^-1), made of standard normal noise."""
 
-    def variance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out"]:
+    def variance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out"]:
         """Variance of each output theta z when theta ~ Normal(., (H + prior I)^-1)."""
 
-    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float) -> Float[Tensor, "batch out out"]:
+    def covariance(self, z: Float[Tensor, "batch in"], *, prior: float | Scalar) -> Float[Tensor, "batch out out"]:
         """Covariance of the outputs theta z, of each row."""
+
+    def scaled(self, factor: float) -> "Curvature":
+        """factor H."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What the value is made of: `type(self)(**tensors)` is equal to it."""
@@ -68,3 +71,32 @@ class BlockAccumulator(Protocol):
 
     def value(self) -> BlockCurvature:
         """H = sum over rows and columns of g g', g = vec G, in this structure."""
+
+
+class FlatCurvature(Protocol):
+    """H over a flat vector of parameters; priors are a number, or one for every parameter."""
+
+    def __matmul__(self, theta: Float[Tensor, "*b flat"]) -> Float[Tensor, "*b flat"]:
+        """H theta."""
+
+    def solve(self, theta: Float[Tensor, "*b flat"], *, prior: float | Tensor) -> Float[Tensor, "*b flat"]:
+        """(H + diag(prior))^-1 theta."""
+
+    def logdet(self, *, prior: float | Tensor) -> Scalar:
+        """log det(H + diag(prior)), differentiable in the prior."""
+
+    def sample(self, noise: Float[Tensor, "*b flat"], *, prior: float | Tensor) -> Float[Tensor, "*b flat"]:
+        """Draws of Normal(0, (H + diag(prior))^-1), made of standard normal noise."""
+
+    def coordinates(self, jacobian: Float[Tensor, "k batch flat"]) -> Float[Tensor, "k batch own"]:
+        """The Jacobian along eigenvectors of H, in the order of `spectrum`."""
+
+    @property
+    def spectrum(self) -> Float[Tensor, " own"]:
+        """The eigenvalues along `coordinates`."""
+
+    def in_units(self, prior: float | Tensor) -> tuple["FlatCurvature", Tensor]:
+        """D^-1/2 H D^-1/2 and D^1/2, D = diag(prior): the matrix to which the prior adds the identity."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the value is made of: `type(self)(**tensors)` is equal to it."""

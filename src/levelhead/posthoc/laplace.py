@@ -1,83 +1,67 @@
 """The Laplace approximation: a Gaussian posterior around trained weights, from the curvature of the loss at them."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from fnmatch import fnmatchcase
+from typing import ClassVar
 
-import torch
-from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor
 
-from levelhead.curvature.diagonal import Diagonal, DiagonalSum
-from levelhead.curvature.full import Full, FullSum
-from levelhead.curvature.kronecker import Kronecker, KroneckerSum
+from levelhead.curvature.capture import check_uses
+from levelhead.curvature.evidence import PRIOR_RANGE, NetworkEvidence, grouped
+from levelhead.curvature.fit_head import HEAD_STRUCTURES, HeadFit
+from levelhead.curvature.fit_network import KINDS, streamed
+from levelhead.curvature.head_laplace import HeadLaplace, stacked
+from levelhead.curvature.joint import Selection
 from levelhead.curvature.line_search import minimise
-from levelhead.curvature.links import bridge, mackay, probit
-from levelhead.curvature.outputs import output_curvature
-from levelhead.curvature.readout import (
-    Reading,
-    check_linear,
-    has_bias,
-    linear_readout,
-    one_network,
-    read_noisy,
-    readings,
-    weights,
-    with_bias,
-)
-from levelhead.curvature.structure import Accumulator, Curvature
-from levelhead.likelihood import Gaussian
-from levelhead.metrics.held_out import held_out_nll
+from levelhead.curvature.linked import LINKS, check_link
+from levelhead.curvature.memory import Memory, estimate
+from levelhead.curvature.network_laplace import NetworkLaplace
+from levelhead.curvature.readout import linear_readout, one_network
 from levelhead.network import Network
-from levelhead.passes import seeded
-from levelhead.predictive import CategoricalMixture, Predictive
-from levelhead.predictor import Predictor
-from levelhead.tasks.split import Split
+from levelhead.predictor import Point, Predictor
+from levelhead.recalibration.prior_precision import tuned_head, tuned_network
 from levelhead.tasks.task import Task
-from levelhead.types import CannotCompose, Reference, Scalar, Targets
+from levelhead.types import CannotCompose, Reference
 
+__all__ = ["HeadLaplace", "Laplace", "NetworkLaplace"]
 
-class Structure(NamedTuple):
-    """How a curvature matrix is summed, and what the sum is."""
-
-    sum: Callable[..., Accumulator]
-    value: Callable[..., Curvature]
-
-
-SUBSETS = ("head",)
-STRUCTURES = {
-    "full": Structure(FullSum, Full),
-    "kronecker": Structure(KroneckerSum, Kronecker),
-    "diagonal": Structure(DiagonalSum, Diagonal),
-}
-LINKS = ("probit", "mackay", "bridge", "mc")
+Subnetwork = Callable[[Network, Task], Int[Tensor, " selected"]]
+STRUCTURES = (*HEAD_STRUCTURES, "low_rank")
 PRIORS = ("marginal_likelihood", "calibration")
-PRIOR_RANGE = 1e-4, 1e6
+SCOPES = ("all", "layer")
 
 
 @dataclass(frozen=True)
 class Laplace:
-    """p(theta | data) ~ Normal(theta*, P^-1),  P = H + prior_precision I,  H = sum_n J_n' Lambda_n J_n over task.train.
+    """p(theta | data) ~ Normal(theta*, P^-1),  P = H / temperature + prior_precision,  H = sum_n J_n' Lambda_n J_n.
 
-    Lambda_n is the curvature of the likelihood in the outputs, J_n their Jacobian; outputs are linear in theta around
-    theta*: f | x ~ Normal(f*(x), J P^-1 J'). For the head all of it is in closed form and nothing per example is built.
+    Lambda_n is the curvature of the likelihood in the outputs, J_n their Jacobian, n over task.train; outputs are
+    linear in theta around theta*: f | x ~ Normal(f*(x), J P^-1 J'). For the head all of it is in closed form; beyond it
+    a pass goes back through the network once an output, and Jacobians are contracted layer by layer.
 
-    subset           "head": the last linear layer, weights and bias.
-    structure        "kronecker", "full" or "diagonal".
+    subset           "head": the last linear layer, weights and bias. "all": every weight that requires a gradient.
+                     Patterns of names, such as ("features.stage3*", "head*"). A subnetwork: a spec of `subnetworks`,
+                     (network, task) -> sorted flat places in the order of network.named_parameters().
+    structure        "kronecker" (a product a tensor, biases apart), "full", "diagonal", or "low_rank": the `rank`
+                     largest eigenpairs of the full matrix. Over single weights no "kronecker".
+    kind             Lambda_n: "ggn", the Fisher information; "empirical", at the labels; "mc", at labels drawn.
     prior_precision  a number; "marginal_likelihood": the one with the largest evidence of the training rows, which asks
                      for no held-out rows but often leaves confidence too low; "calibration": the one with the smallest
-                     negative log likelihood of the predictions on task.calibration.
+                     negative log likelihood of the predictions on task.calibration; numbers: the best of these there.
+    prior_scope      "all" weights share a precision, or those of a "layer" (chosen by marginal likelihood alone).
     link             from f to classes. "probit": f_k / sqrt(1 + pi / 8 v_k). "mackay": its form for covariances.
-                     "bridge": the Dirichlet of the Laplace bridge. "mc": `num_draws` draws of the weights, kept as
-                     members, which alone tells epistemic from aleatoric. Regression: one Gaussian with variance
-                     noise(x) + v(x), or "mc".
+                     "bridge": the Dirichlet of the Laplace bridge. "mc": `num_draws` draws of functions, kept as
+                     members, which alone tell epistemic from aleatoric. "weights": the network itself at draws of its
+                     weights, where the linear model does not hold: beyond the head accuracy suffers unless the prior is
+                     strong. Regression: one Gaussian with variance noise(x) + v(x), or "mc", or "weights".
+    memory           GiB that sums and passes may take; rows pass in fitting numbers, and what cannot fit is refused.
 
     Regression learns its noise with the network; the curvature is the Fisher information of mean and noise together.
-    Members (BatchEnsemble) have a posterior each. The pass over task.train is clean and in eval, sums are float64.
-    Raises ValueError for combinations that do not exist, and CannotCompose unless the predictor is one network whose
-    outputs come from one linear layer, or where a full matrix would not fit.
+    Members (BatchEnsemble) have a posterior each, over the head. The pass over task.train is clean and in eval; sums
+    are float64. Raises ValueError for combinations that do not exist, and CannotCompose unless the predictor is one
+    network whose chosen weights belong to layers that are known, or where memory does not suffice.
 
     Daxberger et al., arXiv 2106.14806; links after MacKay 1992 and Hobbhahn et al., arXiv 2003.01227.
     """
@@ -85,34 +69,76 @@ class Laplace:
     reference: ClassVar = Reference(
         "Daxberger et al.", 2021, arxiv="2106.14806", title="Laplace Redux - Effortless Bayesian Deep Learning"
     )
-    subset: str = "head"
+    subset: str | tuple[str, ...] | Subnetwork = "head"
     structure: str = "kronecker"
-    prior_precision: float | str = "marginal_likelihood"
+    kind: str = "ggn"
+    prior_precision: float | str | tuple[float, ...] = "marginal_likelihood"
+    prior_scope: str = "all"
     link: str = "probit"
     num_draws: int = 100
+    rank: int = 50
+    temperature: float = 1.0
+    memory: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, known in (("subset", SUBSETS), ("structure", tuple(STRUCTURES)), ("link", LINKS)):
+        for name, known in (("structure", STRUCTURES), ("kind", KINDS), ("link", LINKS), ("prior_scope", SCOPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Laplace: {name} must be one of {known}, got {getattr(self, name)!r}")
-        if isinstance(self.prior_precision, str):
-            if self.prior_precision not in PRIORS:
+        if isinstance(self.subset, str) and self.subset not in ("head", "all"):
+            raise ValueError(
+                f"Laplace: subset must be 'head', 'all', a tuple of patterns, or a subnetwork; got {self.subset!r}"
+            )
+        if callable(self.subset) and self.structure == "kronecker":
+            raise ValueError(
+                "Laplace: structure='kronecker' is of whole tensors, and this subset chooses single weights; write "
+                "structure='full', 'diagonal' or 'low_rank'"
+            )
+        self._check_prior()
+        for name in ("num_draws", "rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Laplace: {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("temperature", "memory"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Laplace: {name} must be positive, got {getattr(self, name)}")
+
+    def _check_prior(self) -> None:
+        prior = self.prior_precision
+        if isinstance(prior, str):
+            if prior not in PRIORS:
                 raise ValueError(
-                    f"Laplace: prior_precision must be a number or one of {PRIORS}, got {self.prior_precision!r}"
+                    f"Laplace: prior_precision must be a number, numbers or one of {PRIORS}, got {prior!r}"
                 )
-        elif not self.prior_precision > 0:
-            raise ValueError(f"Laplace: prior_precision must be positive, got {self.prior_precision}")
-        if self.num_draws < 1:
-            raise ValueError(f"Laplace: num_draws must be at least 1, got {self.num_draws}")
+        elif not (prior if isinstance(prior, tuple) else (prior,)) or not all(
+            p > 0 for p in (prior if isinstance(prior, tuple) else (prior,))
+        ):
+            raise ValueError(f"Laplace: prior_precision must be positive, got {prior}")
+        if self.prior_scope == "layer" and (prior == "calibration" or isinstance(prior, tuple)):
+            raise ValueError(
+                "Laplace: prior_scope='layer' is chosen by marginal likelihood; write prior_precision="
+                "'marginal_likelihood', or prior_scope='all'"
+            )
 
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
-        """The predictor with a posterior over its head. Reads task.train, and task.calibration where it tunes on it."""
+        """The predictor with a posterior. Reads task.train, and task.calibration where it tunes on it."""
         point = one_network(predictor, step="Laplace()")
-        if isinstance(point.network.likelihood, Gaussian) and self.link in ("mackay", "bridge"):
-            raise CannotCompose(
-                f"Laplace(link={self.link!r}) links to classes. For regression leave the default, or write link='mc'"
-            )
-        fit = Fitted.of(point.network, task.train, STRUCTURES[self.structure])
+        check_link(point.network.likelihood, self.link)
+        if self.subset == "head" and self.structure in HEAD_STRUCTURES:
+            return self._over_head(point, task)
+        return self._over_network(point, task)
+
+    def estimate_memory(self, network: Network, task: Task) -> Memory:
+        """Bytes that a fit and its predictions take, before any is allocated. Not for the head's closed forms."""
+        selection, _ = self._selection(network, task)
+        return estimate(network, selection, self.structure, rank=self.rank)
+
+    def _over_head(self, point: Point, task: Task) -> HeadLaplace:
+        fit = HeadFit.of(
+            point.network,
+            task.train,
+            self.structure,
+            kind=self.kind,
+            temperature=self.temperature,
+        )
         prior = self.prior_precision
         if prior == "marginal_likelihood":
             prior = minimise(lambda p: -float(fit.evidence(p)), *PRIOR_RANGE)
@@ -120,198 +146,88 @@ class Laplace:
             point.network,
             self.structure,
             stacked([value.tensors() for value in fit.curvatures]),
-            1.0 if isinstance(prior, str) else float(prior),
+            1.0 if isinstance(prior, str | tuple) else float(prior),
             self.link,
             self.num_draws,
             0.0,
             point.noise,
         )
-        if prior == "calibration":
-            made.prior_precision = tuned(made, task.calibration)
+        if isinstance(prior, str | tuple):
+            made.prior_precision = tuned_head(made, task.calibration, prior if isinstance(prior, tuple) else None)
         made.evidence = float(fit.evidence(made.prior_precision))
         return made
 
-
-class Fitted(NamedTuple):
-    """What one pass over the training rows leaves: curvature and log likelihood of every member, and the weights."""
-
-    curvatures: list[Curvature]
-    log_likelihood: float
-    theta: Float[Tensor, "out in"]
-
-    @classmethod
-    def of(cls, network: Network, train: Split, structure: Structure) -> "Fitted":
-        """Pass over the rows, clean and in order."""
-        layer = linear_readout(network)
-        theta = weights(layer)
-        sums: list[Accumulator] = []
-        log_likelihood = 0.0
-        for reading, y in readings(network, layer, train):
-            outputs, z = reading.outputs.double(), with_bias(reading.inputs.double(), layer)
-            if not sums:
-                check_linear(reading, layer, network)
-                sums = [structure.sum(*theta.shape, bias=has_bias(layer), like=theta) for _ in range(len(outputs))]
-            log_likelihood -= float(network.likelihood.member_loss(outputs, as_double(y)).sum())
-            kept = counted(y, network.likelihood.void, outputs.shape[1:-1])
-            for member, accumulator in enumerate(sums):
-                accumulator.add(output_curvature(network.likelihood, outputs[member][kept]), z[member][kept])
-        return cls([accumulator.value() for accumulator in sums], log_likelihood, theta)
-
-    def evidence(self, prior: float) -> Scalar:
-        """log p(data) ~ log p(data | theta*) - (log det P - log det P_0 + prior |theta*|^2) / 2, in nats.
-
-        Of all members together; regression: of the standardised targets.
-        """
-        size, squared = self.theta.numel(), self.theta.square().sum()
-        penalties = [c.logdet(prior=prior) - size * math.log(prior) + prior * squared for c in self.curvatures]
-        return self.log_likelihood - 0.5 * torch.stack(penalties).sum()
-
-
-class HeadLaplace(Predictor):
-    """A network and the Gaussian posterior of its last layer.
-
-    structure        name of the curvature's structure.
-    factors          its tensors, each with a leading axis for members.
-    evidence         log marginal likelihood of the training rows, nats.
-    noise            seed of the draws, of the weights ("mc") and of the network's own layers that draw.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        structure: str,
-        factors: Mapping[str, Float[Tensor, "member ..."]],
-        prior_precision: float,
-        link: str,
-        num_draws: int,
-        evidence: float,
-        noise: int | None = 0,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.structure = structure
-        self.factors = dict(factors)
-        self.prior_precision = prior_precision
-        self.link = link
-        self.num_draws = num_draws
-        self.evidence = evidence
-        self.noise = noise
-        self.eval()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HeadLaplace":
-        """Moves the factors with the module; they stay in float64."""
-        super()._apply(fn, recurse)
-        self.factors = {name: t.to(fn(t).device) for name, t in self.factors.items()}
-        return self
-
-    def forward(self, x: Float[Tensor, "batch *input"]) -> Predictive:
-        """See `Predictor.forward`."""
-        return self.belief(read_noisy(self.network, linear_readout(self.network), x, self.noise))
-
-    def belief(self, reading: Reading) -> Predictive:
-        """What outputs and their covariance mean together."""
-        likelihood = self.network.likelihood
-        outputs, z = reading.outputs.double(), with_bias(reading.inputs.double(), linear_readout(self.network))
-        if self.link == "mc":
-            belief = likelihood.predictive(self._drawn(outputs, z))
-        elif isinstance(likelihood, Gaussian):
-            mean, noise = likelihood.moments(outputs)
-            variance = self._by_member("variance", z)[..., : likelihood.num_targets]
-            belief = likelihood.unstandardised(mean, noise + variance)
-        elif self.link == "probit":
-            belief = CategoricalMixture(probit(outputs, self._by_member("variance", z)))
-        else:
-            link = mackay if self.link == "mackay" else bridge
-            belief = CategoricalMixture(link(outputs, self._by_member("covariance", z)))
-        return as_dtype(belief, reading.outputs.dtype)
-
-    def curvatures(self) -> list[Curvature]:
-        """The curvature of every member."""
-        members = len(next(iter(self.factors.values())))
-        value = STRUCTURES[self.structure].value
-        return [value(**{name: t[member] for name, t in self.factors.items()}) for member in range(members)]
-
-    def children_predictors(self) -> Sequence[Predictor]:
-        """None: this is a leaf."""
-        return ()
-
-    def networks(self) -> Iterator[Network]:
-        """The network."""
-        yield self.network
-
-    def with_noise(self, noise: int | None) -> "HeadLaplace":
-        """See `Predictor.with_noise`."""
-        self.noise = noise
-        return self
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether it draws weights, or the network holds layers that draw."""
-        return self.link == "mc" or self.network.stochastic
-
-    def _by_member(self, what: str, z: Float[Tensor, "row *batch in"]) -> Tensor:
-        """Variance or covariance of the outputs; rows are (member sample), samples share their member's posterior."""
-        curvatures = self.curvatures()
-        flat = rearrange(z, "(member sample) ... i -> member (sample ...) i", member=len(curvatures))
-        found = [getattr(c, what)(part, prior=self.prior_precision) for c, part in zip(curvatures, flat, strict=True)]
-        return torch.cat(found).unflatten(0, z.shape[:-1])
-
-    def _drawn(self, outputs: Tensor, z: Float[Tensor, "row *batch in"]) -> Float[Tensor, "drawn *batch out"]:
-        """f(x) + J(x) delta for draws delta of the weights: whole functions, the same for every x."""
-        curvatures = self.curvatures()
-        theta = weights(linear_readout(self.network))
-        noise = self._standard_normal((len(curvatures), self.num_draws, *theta.shape)).to(theta)
-        draws = torch.stack(
-            [c.sample(part, prior=self.prior_precision) for c, part in zip(curvatures, noise, strict=True)]
+    def _over_network(self, point: Point, task: Task) -> NetworkLaplace:
+        network = point.network
+        if network.stochastic or network.num_members > 1:
+            raise CannotCompose(
+                "Laplace() beyond the head is of one network with one set of weights, and this one "
+                + ("draws" if network.stochastic else f"has {network.num_members} members")
+                + ". Write subset='head', or leave out the surgery and put deep_ensemble behind Laplace()"
+            )
+        selection, indices = self._selection(network, task)
+        rows = estimate(network, selection, self.structure, rank=self.rank).rows(
+            self.memory * 2**30, structure=self.structure
         )
-        rows = rearrange(z, "(member sample) ... i -> member sample ... i", member=len(curvatures))
-        moved = torch.einsum("m s ... i, m d o i -> m s d ... o", rows, draws)
-        return repeat(outputs, "row ... -> (row d) ...", d=self.num_draws) + moved.flatten(0, 2)
+        like = next(network.parameters())
+        check_uses(network, selection.watches, next(task.train.ordered(2)).to(like.device, like.dtype).x)
+        found = streamed(
+            network,
+            selection,
+            task.train,
+            structure=self.structure,
+            kind=self.kind,
+            rank=self.rank,
+            temperature=self.temperature,
+            rows=rows,
+        )
+        groups = grouped(selection.names, by_layer=self.prior_scope == "layer")
+        evidence = NetworkEvidence(found.curvature, found.log_likelihood, selection.theta(), groups)
+        prior = self.prior_precision
+        if prior == "marginal_likelihood":
+            each = evidence.best()
+        else:
+            each = evidence.theta.new_full((evidence.num_groups,), 1.0 if isinstance(prior, str | tuple) else prior)
+        made = NetworkLaplace(
+            network,
+            self.structure,
+            found.curvature.tensors(),
+            selection.names,
+            indices,
+            evidence.per_tensor(each).tolist(),
+            self.link,
+            self.num_draws,
+            0.0,
+            point.noise,
+            rows,
+        )
+        if isinstance(prior, str | tuple) and prior != "marginal_likelihood":
+            each = each * tuned_network(made, task.calibration, prior if isinstance(prior, tuple) else None)
+            made.prior_precision = tuple(evidence.per_tensor(each).tolist())
+        made.evidence = float(evidence(each))
+        return made
 
-    def _standard_normal(self, shape: tuple[int, ...]) -> Tensor:
-        if self.noise is None:
-            return torch.randn(shape, dtype=torch.float64)
-        with seeded(self.noise):
-            return torch.randn(shape, dtype=torch.float64)
+    def _selection(self, network: Network, task: Task) -> tuple[Selection, Int[Tensor, " selected"] | None]:
+        """The chosen weights; and their flat places where they are single ones."""
+        if callable(self.subset):
+            indices = self.subset(network, task)
+            return Selection.of_indices(network, indices), indices
+        trainable = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        if self.subset == "head":
+            own = {id(parameter) for parameter in linear_readout(network).parameters()}
+            names = [name for name, parameter in network.named_parameters() if id(parameter) in own]
+        elif self.subset == "all":
+            names = trainable
+        else:
+            names = [name for name in trainable if any(matches(name, pattern) for pattern in self.subset)]
+        if not names:
+            raise CannotCompose(
+                f"Laplace: subset={self.subset!r} matches none of the parameters that require a gradient: "
+                f"{', '.join(trainable[:8])}{', ...' if len(trainable) > 8 else ''}. Write patterns of these names"
+            )
+        return Selection.of_names(network, names), None
 
 
-@torch.no_grad()
-def tuned(made: HeadLaplace, calibration: Split) -> float:
-    """The prior precision under which the predictions lose least on held-out rows."""
-    like = next(made.network.parameters())
-    layer = linear_readout(made.network)
-    batches = [batch.to(like.device, like.dtype) for batch in calibration.ordered(500)]
-    passes = [read_noisy(made.network, layer, batch.x, made.noise) for batch in batches]
-
-    def loss(prior: float) -> float:
-        made.prior_precision = prior
-        losses = [
-            float(held_out_nll(made.belief(reading), as_double(batch.y), void=made.network.likelihood.void))
-            * len(batch.y)
-            for reading, batch in zip(passes, batches, strict=True)
-        ]
-        return sum(losses)
-
-    return minimise(loss, *PRIOR_RANGE, points=21, tolerance=1e-3)
-
-
-def stacked(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of every member under one name."""
-    return {name: torch.stack([value[name] for value in values]) for name in values[0]}
-
-
-def counted(y: Targets, void: int | None, shape: torch.Size) -> Tensor:
-    """Which rows and sites count."""
-    if void is None or y.is_floating_point():
-        return torch.ones(shape, dtype=torch.bool, device=y.device)
-    return y != void
-
-
-def as_double(y: Targets) -> Targets:
-    """Targets in float64, labels as they are."""
-    return y.double() if y.is_floating_point() else y
-
-
-def as_dtype(belief: Any, dtype: torch.dtype) -> Predictive:
-    """The belief in another floating type."""
-    return type(belief)(**{name: None if t is None else t.to(dtype) for name, t in belief.tensors().items()})
+def matches(name: str, pattern: str) -> bool:
+    """Whether a parameter's name, or its layer's, is of a pattern."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
