@@ -68,12 +68,13 @@ class SideNetwork:
                 "SideNetwork() reads one vector of features an input, and these features are maps. Put a pooling layer "
                 "at the end of the features"
             )
-        new = network.replace(
+        bare = network.copy()
+        bare.frozen = frozenset()  # these names are of places that are about to move
+        new = bare.replace(
             lambda name, module: name == "features",
             lambda main: SideBySide(main, side_layers(network.signature, self.hidden)),
             author="SideNetwork",
         )
-        new.frozen = frozenset(_moved(name) for name in network.frozen)
         raw = nn.Linear(network.width + self.hidden[-1], likelihood.num_targets)
         new = new.replace(
             lambda name, module: name == "head",
@@ -81,6 +82,7 @@ class SideNetwork:
             within="head",
             author="SideNetwork",
         )
+        new.frozen = frozenset(_moved(name) for name in network.frozen)
         extended = WithModelUncertainty(likelihood, self.readout)
         new.signature = replace(network.signature, num_outputs=extended.num_outputs, likelihood=extended)
         return new
