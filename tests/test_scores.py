@@ -8,6 +8,7 @@ from levelhead.beliefs import of_batch
 from levelhead.detection import detection_scores
 from levelhead.metrics.calibration import ece, noise_floor
 from levelhead.metrics.classification import accuracy, brier, nll
+from levelhead.metrics.diversity import disagreement, pairwise_kl
 from levelhead.metrics.regression import central_coverage, mixture_cdf, mixture_nll, rmse
 from levelhead.metrics.statistics import bootstrap
 from levelhead.predictive import CategoricalMixture, GaussianMixture
@@ -96,13 +97,33 @@ def test_one_gaussian_is_its_own_moment_match():
     assert found["coverage95"] == pytest.approx(0.95, abs=0.04)
 
 
+def test_members_are_compared_with_each_other():
+    log_probs, y = (2 * torch.randn(3, 400, 5)).log_softmax(-1), torch.randint(5, (400,))
+    found = scores(classes(log_probs, y))
+    assert found["disagreement"] == pytest.approx(float(disagreement(log_probs)))
+    assert found["pairwise_kl"] == pytest.approx(float(pairwise_kl(log_probs)), rel=1e-5)
+    wrong = (log_probs.argmax(-1) != y).double()
+    assert found["member_accuracy"] == pytest.approx(float(1 - wrong.mean()))
+    both = torch.stack([wrong[i] * wrong[j] for i in range(3) for j in range(3) if i != j]).mean()
+    rate = wrong.mean()
+    assert found["error_correlation"] == pytest.approx(float((both - rate**2) / (rate * (1 - rate))), abs=1e-6)
+
+
+def test_one_member_differs_from_nobody():
+    assert "disagreement" not in scores(classes(torch.randn(1, 9, 3), torch.randint(3, (9,))))
+    unlabelled = classes(torch.randn(2, 9, 3), torch.full((9,), -1))
+    assert unlabelled.disagreement is not None
+    assert unlabelled.member_errors is None
+
+
 def test_numbers_that_are_none_are_no_records():
     assert [r.metric for r in as_records("clean", "test", None, {"a": 1.0, "b": math.nan, "c": math.inf}, 3)] == ["a"]
 
 
 def test_all_metrics_have_a_direction_or_none_by_intent(labelled, measured):
     floors = {f"{name}_floor" for name in ("ece", "smooth_ece", "adaptive_ece", "classwise_ece", "quantile_error")}
-    neither = floors | {"prevalence", "confidence", "total", "aleatoric", "epistemic", "coverage95", "sharpness"}
+    spread = {"disagreement", "pairwise_kl", "error_correlation", "coverage95", "sharpness"}
+    neither = floors | spread | {"prevalence", "confidence", "total", "aleatoric", "epistemic"}
     names = {
         name for found in (scores(labelled), scores(measured), detection_scores(labelled, labelled)) for name in found
     }

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from levelhead.metrics.diversity import disagreement_by_row, member_errors, pairwise_kl_by_row
 from levelhead.predictive import CategoricalMixture, GaussianMixture, Predictive
 from levelhead.types import Batch, Targets
 
@@ -33,7 +34,13 @@ class ClassBeliefs:
     total, aleatoric, epistemic  (row,): entropy, expected entropy, mutual information, in nats.
     y          (row,): the labels; -1 where a set has none. Soft labels are kept as their most likely class.
     log_density, sets, accepted  as in `Predictive`, or None.
+    disagreement, divergence     (row,): how the members of a mixture differ, by `metrics.diversity`: the share of pairs
+               that prefer different classes, the mean KL between pairs in nats. None of one member.
+    member_errors, shared_errors  (row,): the shares of members, and of pairs of members, that are wrong; None of one
+               member and without labels.
     detectors  scores of detectors by name, each (row,), higher where more out-of-distribution.
+
+    Members themselves are not kept: their number may be any.
     """
 
     log_probs: Float[Tensor, "row class"]
@@ -44,6 +51,10 @@ class ClassBeliefs:
     log_density: Float[Tensor, " row"] | None = None
     sets: Bool[Tensor, "row class"] | None = None
     accepted: Bool[Tensor, " row"] | None = None
+    disagreement: Float[Tensor, " row"] | None = None
+    divergence: Float[Tensor, " row"] | None = None
+    member_errors: Float[Tensor, " row"] | None = None
+    shared_errors: Float[Tensor, " row"] | None = None
     detectors: Mapping[str, Float[Tensor, " row"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -72,6 +83,7 @@ class ClassBeliefs:
             "log_density": None if belief.log_density is None else belief.log_density.float().reshape(-1),
             "sets": None if belief.sets is None else rearrange(belief.sets, "... k -> (...) k"),
             "accepted": None if belief.accepted is None else belief.accepted.reshape(-1),
+            **_between_members(belief, labels),
             **flat_detectors(detectors),
         }
         if void is not None:
@@ -140,6 +152,17 @@ class TargetBeliefs:
 
 
 Beliefs = ClassBeliefs | TargetBeliefs
+
+
+def _between_members(belief: CategoricalMixture, labels: Int[Tensor, "*batch"]) -> dict[str, Float[Tensor, " row"]]:
+    """How the members of a mixture differ at every row, and where there are labels, how they err."""
+    if belief.num_members < 2:
+        return {}
+    found = {"disagreement": disagreement_by_row(belief.logits), "divergence": pairwise_kl_by_row(belief.logits)}
+    if (labels >= 0).any():
+        errors = member_errors(belief.logits, labels.to(belief.logits.device))
+        found |= {"member_errors": errors.alone, "shared_errors": errors.shared}
+    return {name: t.float().reshape(-1) for name, t in found.items()}
 
 
 def flat_detectors(detectors: Mapping[str, Float[Tensor, "*batch"]] | None) -> dict[str, Float[Tensor, " row"]]:

@@ -13,6 +13,7 @@ from levelhead import detection
 from levelhead.beliefs import Beliefs, ClassBeliefs, TargetBeliefs
 from levelhead.measuring import Record
 from levelhead.metrics.calibration import NUM_BINS, adaptive_ece, classwise_ece, equal_width_edges
+from levelhead.metrics.diversity import MemberErrors, error_correlation
 from levelhead.metrics.noise_floors import noise_floors
 from levelhead.metrics.ranking import aurc, auroc
 from levelhead.metrics.regression import (
@@ -68,7 +69,8 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     accuracy, nll (nats), brier (sum over classes, in [0, 2]), ece (top label, 15 equal-width bins, closed last bin),
     each with `_se`: bootstrap over the rows, 200 replicates. smooth_ece, adaptive_ece, classwise_ece; these and ece
     with `_floor`: what they read when the probabilities are exactly right, on as many rows. confidence, and the
-    uncertainties total, aleatoric and epistemic in nats, as means. aurc: area under risk against coverage, by
+    uncertainties total, aleatoric and epistemic in nats, as means. Of a mixture: disagreement, pairwise_kl,
+    member_accuracy and error_correlation (`levelhead.metrics.diversity`). aurc: area under risk against coverage, by
     confidence. failure_auroc: errors found by low confidence; absent where there are none, or nothing else. Prediction
     sets, where there are any: set_coverage, set_size. Where a selective step abstains: selective_coverage, the share
     of rows accepted, and selective_risk, the error rate among them. `levelhead.all_scores` has the metrics that few
@@ -111,6 +113,13 @@ def class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     if beliefs.sets is not None:
         found["set_coverage"] = float(beliefs.sets[torch.arange(len(y)), y].double().mean())
         found["set_size"] = float(beliefs.sets.sum(-1).double().mean())
+    if beliefs.disagreement is not None and beliefs.divergence is not None:
+        found["disagreement"] = float(beliefs.disagreement.double().mean())
+        found["pairwise_kl"] = float(beliefs.divergence.double().mean())
+    if beliefs.member_errors is not None and beliefs.shared_errors is not None:
+        errors = MemberErrors(beliefs.member_errors.double(), beliefs.shared_errors.double())
+        found["member_accuracy"] = float(1 - errors.alone.mean())
+        found["error_correlation"] = float(error_correlation(errors))
     if beliefs.accepted is not None:
         found["selective_coverage"] = float(beliefs.accepted.double().mean())
         found["selective_risk"] = float((~correct)[beliefs.accepted].double().mean())

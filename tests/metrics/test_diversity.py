@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 from levelhead.metrics.diversity import (
     disagreement,
+    error_correlation,
+    member_errors,
     normalised_disagreement,
     pairwise_cosine,
     pairwise_js,
@@ -71,3 +73,22 @@ def test_disagreement_in_units_of_the_error() -> None:
 def test_one_member_has_nobody_to_differ_from(metric) -> None:
     with pytest.raises(ValueError, match="2 members"):
         metric(torch.randn(1, 3, 4).log_softmax(-1))
+
+
+def test_errors_of_copies_are_one_and_of_strangers_uncorrelated() -> None:
+    y = torch.zeros(20_000, dtype=torch.long)
+    wrong = torch.rand(3, 20_000) < 0.3
+    votes = F.one_hot(wrong.long(), 2).float().log()
+    assert float(error_correlation(member_errors(votes, y))) == pytest.approx(0, abs=0.02)
+    copies = votes[:1].expand(3, -1, -1)
+    assert float(error_correlation(member_errors(copies, y))) == pytest.approx(1)
+    avoiding = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]).log()
+    assert float(error_correlation(member_errors(avoiding, y[:2]))) == pytest.approx(-1)
+    assert math.isnan(float(error_correlation(member_errors(copies[:, :0], y[:0]))))
+
+
+def test_the_correlation_of_two_alike_members_is_pearsons() -> None:
+    wrong = torch.tensor([[1, 1, 0, 0, 0, 1, 0, 0], [1, 0, 1, 0, 0, 1, 0, 0]])
+    votes = F.one_hot(wrong, 2).float().log()
+    found = error_correlation(member_errors(votes, torch.zeros(8, dtype=torch.long)))
+    assert float(found) == pytest.approx(float(torch.corrcoef(wrong.double())[0, 1]))

@@ -21,8 +21,8 @@ BATCH = 100
 class Clean:
     """All metrics of `levelhead.scores` on `task.test`, from one pass. Stored as `test`.
 
-    metrics  "usual", or "all", which adds what few ask for: `levelhead.all_scores`; and, of a mixture over classes, how
-             its members differ, from one more pass (members are not stored, so `score` cannot tell).
+    metrics  "usual", or "all", which adds what few ask for: `levelhead.all_scores`; and, of a mixture over classes,
+             more of how its members differ, from one more pass (members are not stored, so `score` cannot tell).
     """
 
     metrics: str = "usual"
@@ -36,7 +36,9 @@ class Clean:
         beliefs = predict("test", task.test)
         found = self.score({"test": beliefs})
         if self.metrics == "all" and isinstance(beliefs, ClassBeliefs):
-            found += as_records("clean", "test", None, between_members(predictor, task), len(beliefs))
+            known = {record.metric for record in found}
+            more = {name: value for name, value in between_members(predictor, task).items() if name not in known}
+            found += as_records("clean", "test", None, more, len(beliefs))
         return found
 
     def score(self, stored: Mapping[str, Beliefs]) -> list[Record]:

@@ -1,5 +1,7 @@
 """How much members differ. Print it beside the members' accuracy: bad members differ too."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -13,9 +15,14 @@ def disagreement(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
 
     Counted from the votes n_k of each row: a share sum_k n_k (n_k - 1) / (M (M - 1)) of the pairs agree.
     """
+    return disagreement_by_row(log_probs).mean()
+
+
+def disagreement_by_row(log_probs: Float[Tensor, "member *batch class"]) -> Float[Tensor, "*batch"]:
+    """`disagreement` of every row: the share of pairs of members that hold different classes for most likely."""
     num = _at_least_two(log_probs)
     votes = F.one_hot(log_probs.argmax(-1), log_probs.shape[-1]).sum(0).double()
-    return 1 - (votes * (votes - 1)).sum(-1).mean() / (num * (num - 1))
+    return 1 - (votes * (votes - 1)).sum(-1) / (num * (num - 1))
 
 
 def normalised_disagreement(log_probs: Float[Tensor, "member *batch class"], y: Int[Tensor, "*batch"]) -> Scalar:
@@ -39,6 +46,11 @@ def pairwise_kl(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
 
     Equals [M sum_i p_i log p_i - (sum_i p_i) (sum_j log p_j)] / (M (M - 1)), summed over classes: linear in M.
     """
+    return pairwise_kl_by_row(log_probs).mean()
+
+
+def pairwise_kl_by_row(log_probs: Float[Tensor, "member *batch class"]) -> Float[Tensor, "*batch"]:
+    """`pairwise_kl` of every row."""
     num = _at_least_two(log_probs)
     log_probs = log_probs.double()
     probs = log_probs.exp()
@@ -46,7 +58,32 @@ def pairwise_kl(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:
     mass, logs = probs.sum(0), log_probs.sum(0)
     cross = torch.where(mass > 0, mass * logs, 0.0)  # nobody's class: 0 * -inf
     pairs = (num * own - cross).sum(-1) / (num * (num - 1))
-    return pairs.clamp_min(0.0).mean()  # equal members leave rounding of either sign
+    return pairs.clamp_min(0.0)  # equal members leave rounding of either sign
+
+
+class MemberErrors(NamedTuple):
+    """Of every row, the share of the members that are wrong, and of the pairs of members of which both are."""
+
+    alone: Float[Tensor, "*batch"]
+    shared: Float[Tensor, "*batch"]
+
+
+def member_errors(log_probs: Float[Tensor, "member *batch class"], y: Int[Tensor, "*batch"]) -> MemberErrors:
+    """How often members are wrong, alone and by twos: what `error_correlation` is made from."""
+    num = _at_least_two(log_probs)
+    wrong = (log_probs.argmax(-1) != y).double().sum(0)
+    return MemberErrors(wrong / num, wrong * (wrong - 1) / (num * (num - 1)))
+
+
+def error_correlation(errors: MemberErrors) -> Scalar:
+    """(P(both wrong) - e^2) / (e (1 - e)), e the members' mean error rate: the correlation of two members' errors.
+
+    1 for copies, 0 for members that err independently, below 0 where they avoid each other's errors; NaN where no
+    member errs, or all do always. Where members differ in how good they are it is the intraclass correlation.
+    """
+    rate = errors.alone.mean()
+    spread = rate * (1 - rate)
+    return (errors.shared.mean() - rate.square()) / torch.where(spread > 0, spread, torch.nan)
 
 
 def pairwise_js(log_probs: Float[Tensor, "member *batch class"]) -> Scalar:

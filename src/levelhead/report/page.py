@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from levelhead.report.attacks import attacked
+from levelhead.report.between import between_members
 from levelhead.report.boxes import boxes
 from levelhead.report.confidence import confidence_curves
 from levelhead.report.corruption import corruption_table
@@ -151,6 +152,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Evidence], Markup | None]], ...] = (
     ("attacks", "Under attack", attacked),
     ("calibration", "Calibration", _calibration),
     ("outside", "Outside the distribution", _outside),
+    ("between", "Between members", between_members),
     ("cost", "Cost against quality", pareto),
     ("failures", "Failures", failures),
     ("receipts", "Receipts", receipts),

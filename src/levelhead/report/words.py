@@ -65,6 +65,12 @@ METRICS = {
     ),
     "quantile_error": Metric("Quantile error", "distance of the quantiles from calibrated ones; lower is better"),
     "sharpness": Metric("Width", "mean predictive standard deviation, in the target's units"),
+    "member_accuracy": Metric("One member", "mean accuracy of the members alone, in percent", 1, 100.0, " %"),
+    "disagreement": Metric(
+        "Disagreement", "share of pairs of members that prefer different classes, in percent", 1, 100.0, " %"
+    ),
+    "pairwise_kl": Metric("Pairwise KL", "mean divergence between two members, in nats"),
+    "error_correlation": Metric("Error correlation", "of the errors of two members: 1 for copies, 0 for strangers", 2),
     "train_seconds": Metric("Training", "seconds to train", 0, 1.0, " s"),
 }
 
