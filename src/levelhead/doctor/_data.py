@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from levelhead.doctor._diagnosis import Findings, counted, listed
+from levelhead.doctor._directions import constant, directions
 from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import DISJOINT, Task
@@ -28,6 +29,7 @@ def examine_data(task: Task) -> Findings:
     overlaps(task, found)
     duplicates(task.train, found)
     inputs(task.train, found)
+    directions(task.train, found)
     return found
 
 
@@ -131,34 +133,31 @@ def content(split: Split) -> dict[bytes, set[bytes]]:
 def inputs(train: Split, found: Findings) -> None:
     """Inputs vary, lie where they should, and have no wild values."""
     x = train.x
-    flat = rearrange(x, "b ... -> b (...)")
-    constant = (flat == flat[:1]).all(0)
+    same = constant(x)
     if x.ndim == 4:
-        if bool(constant.all()):
+        if bool(same.all()):
             found.fail("inputs", "all training images are the same", "Look at how they were read")
             return
         top = float(x.max()) / (255 if x.dtype == torch.uint8 else 1)
-        text = (
-            f"images of {tuple(x.shape[1:])}, brightest pixel {top:.3g}, {float(constant.double().mean()):.0%} constant"
-        )
+        text = f"images of {tuple(x.shape[1:])}, brightest pixel {top:.3g}, {float(same.double().mean()):.0%} constant"
         if top < 0.1:
             step = "Pixels were divided by 255 twice, or stand for something else: give uint8, or floats in [0, 1]"
             found.fail("inputs", text, step)
         else:
             found.note("inputs", text)
         return
-    columns(flat.double(), constant, found)
+    columns(rearrange(x, "b ... -> b (...)").double(), same, found)
 
 
-def columns(features: Float[Tensor, "row feature"], constant: Bool[Tensor, " feature"], found: Findings) -> None:
+def columns(features: Float[Tensor, "row feature"], same: Bool[Tensor, " feature"], found: Findings) -> None:
     """Columns of a table vary, in a range that float32 can tell apart, without values far from all others.
 
     Distances are measured in interquartile ranges, which a few wild values do not widen.
     """
-    dead = constant.nonzero().flatten().tolist()
+    dead = same.nonzero().flatten().tolist()
     if dead:
         found.warn("constant features", f"columns {listed(map(str, dead))} never change in train", "Drop them")
-    live = features[:, ~constant]
+    live = features[:, ~same]
     if not live.numel():
         return
     low, middle, high = torch.quantile(live, torch.tensor([0.25, 0.5, 0.75]).to(live), dim=0)

@@ -18,6 +18,10 @@ class Density(Protocol):
     def scale(self) -> float:
         """Its size: the factor by which samplers may stretch their steps."""
 
+    @property
+    def variance(self) -> float:
+        """Of one element; infinite where the tails are too heavy."""
+
     def energy(self, w: Tensor) -> Scalar:
         """-log density of all elements together, without their log Z."""
 
@@ -33,6 +37,11 @@ class Gaussian:
     """N(0, scale^2)."""
 
     scale: float
+
+    @property
+    def variance(self) -> float:
+        """See `Density`."""
+        return self.scale**2
 
     def energy(self, w: Float[Tensor, "..."]) -> Scalar:
         """See `Density`."""
@@ -52,6 +61,11 @@ class DoubleExponential:
     """exp(-|w| / b) / (2 b) with b = scale / sqrt(2), so that `scale` is the standard deviation."""
 
     scale: float
+
+    @property
+    def variance(self) -> float:
+        """See `Density`."""
+        return self.scale**2
 
     @property
     def b(self) -> float:
@@ -78,6 +92,11 @@ class StudentT:
 
     scale: float
     dof: float
+
+    @property
+    def variance(self) -> float:
+        """See `Density`."""
+        return self.scale**2 * self.dof / (self.dof - 2) if self.dof > 2 else math.inf
 
     def energy(self, w: Float[Tensor, "..."]) -> Scalar:
         """See `Density`."""

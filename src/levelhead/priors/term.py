@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.declared import Declared
@@ -31,6 +32,9 @@ class Piece(Protocol):
 
     def draw(self, network: Network) -> dict[str, Tensor]:
         """A draw of the parameters, from torch's global stream."""
+
+    def variance(self, network: Network, directions: Float[Tensor, "input direction"]) -> Float[Tensor, " direction"]:
+        """Of w . u, for rows w of each weight and a unit vector u a column."""
 
     def push(self, whitened: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """R v: weights of coordinates in which a Gaussian prior is N(0, I)."""
@@ -96,6 +100,15 @@ class Prior:
             found |= getattr(piece, method)({name: given[name] for name in piece.names})
         return found
 
+    def variance(
+        self, network: Network, name: str, directions: Float[Tensor, "input direction"]
+    ) -> Float[Tensor, " direction"]:
+        """Of w . u, for rows w of that weight and a unit vector u a column. Raises KeyError where it has no prior."""
+        for piece in self.pieces:
+            if name in piece.names:
+                return piece.variance(network, directions)
+        raise KeyError(f"{name!r} has no prior; there are {', '.join(self.names)}")
+
     def end_epoch(self, network: Network) -> None:
         """Nothing happens between epochs."""
 
@@ -125,6 +138,10 @@ class Independent:
     def draw(self, network: Network) -> dict[str, Tensor]:
         """See `Piece`."""
         return {name: self.density.draw(network.get_parameter(name)) for name in self.names}
+
+    def variance(self, network: Network, directions: Float[Tensor, "input direction"]) -> Float[Tensor, " direction"]:
+        """See `Piece`."""
+        return self.density.variance * directions.square().sum(0)
 
     def push(self, whitened: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Piece`."""
