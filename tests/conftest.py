@@ -7,10 +7,10 @@ from typing import NoReturn
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from typechecker import install
 
 # Before anything imports levelhead: from here on every annotated shape of the library is checked in every call.
-install_import_hook("levelhead", "typechecker.check")
+install("levelhead")
 
 torch.set_num_threads(1)
 
