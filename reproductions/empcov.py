@@ -1,7 +1,7 @@
 """Priors under covariate shift: where training inputs do not vary, a Gaussian prior makes the posterior noise."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,12 +31,14 @@ from reproductions.harness import Options, Section, number
 
 SCALE = 0.3
 GAUSSIAN = GaussianPrior(SCALE)
-EMPCOV = EmpCovPrior(alpha=SCALE**2, eps=1e-4 * SCALE**2, scale=SCALE)
+EMPCOV = EmpCovPrior(eps=1e-4 * SCALE**2, scale=SCALE)
+PRODUCT = replace(EMPCOV, alpha=SCALE**2, also_independent=True)  # the reference code's form
 NOISES = 10  # draws of test noise that an accuracy is the mean of
 SEVERITIES = (1, 3, 5)
 ROWS = 1000  # of the training and of the test split in the corrupted tasks
 MAP, MAP_EMPCOV, ENSEMBLE = "MAP, Gaussian prior", "MAP, EmpCov", "ensemble of 5 MAP"
-HMC_GAUSSIAN, HMC_EMPCOV = "HMC, Gaussian prior", "HMC, EmpCov"
+HMC_GAUSSIAN, HMC_EMPCOV, HMC_PRODUCT = "HMC, Gaussian prior", "HMC, EmpCov", "HMC, EmpCov x Gaussian"
+PRIORS = {MAP_EMPCOV: EMPCOV, HMC_EMPCOV: EMPCOV, HMC_PRODUCT: PRODUCT}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Setting:
             ENSEMBLE: DeepEnsemble(member=point, size=5),
             HMC_GAUSSIAN: self.recipe(GAUSSIAN, hmc),
             HMC_EMPCOV: self.recipe(EMPCOV, hmc),
+            HMC_PRODUCT: self.recipe(PRODUCT, hmc),
         }
 
     def recipe(self, prior: Any, sampler: Any) -> Recipe:
@@ -91,7 +94,7 @@ def measured(
         for name, recipe in given.recipes().items():
             place = options.root / "empcov" / given.task.digest / digest(recipe) / str(seed)
             predictor = fit_part(recipe, given.task, seed, Runtime(folder=place))  # a killed run goes on
-            prior = EMPCOV if name in (MAP_EMPCOV, HMC_EMPCOV) else GAUSSIAN
+            prior = PRIORS.get(name, GAUSSIAN)
             for column, value in {**measure(predictor, given, prior), **health(predictor)}.items():
                 found.setdefault(name, {}).setdefault(column, []).append(value)
     return found
@@ -255,14 +258,14 @@ def corrupted(options: Options, task: Task, leapfrogs: int) -> list[Section]:
     )
     sections = [Section(f"{task.name}: accuracy under corruption, by group", header, rows, note)]
     names = dict.fromkeys(name for name, _, _ in sets)
-    columns = (MAP, ENSEMBLE, HMC_GAUSSIAN, HMC_EMPCOV)
+    columns = (MAP, ENSEMBLE, HMC_GAUSSIAN, HMC_EMPCOV, HMC_PRODUCT)
     rows = [[name, *(number(found[column][name], 1) for column in columns)] for name in names]
     for row, name in zip(rows, names, strict=True):
         row.append(number([a - b for a, b in zip(found[HMC_GAUSSIAN][name], found[MAP][name], strict=True)], 1))
         row.append(number([a - b for a, b in zip(found[HMC_EMPCOV][name], found[HMC_GAUSSIAN][name], strict=True)], 1))
     header = ["corruption", *columns, "HMC Gaussian - MAP", "EmpCov - Gaussian (HMC)"]
     sections.append(Section(f"{task.name}: accuracy by corruption, %, mean over severities", header, rows))
-    chains = {name: found[name] for name in (HMC_GAUSSIAN, HMC_EMPCOV)}
+    chains = {name: found[name] for name in (HMC_GAUSSIAN, HMC_EMPCOV, HMC_PRODUCT)}
     header, rows = table(chains, {f"{what}, {band}": 3 for what in (SHARE, SPREAD) for band in BANDS})
     note = (
         "Share of the prior's variance that the posterior draws of the first layer keep, and their standard deviation, "

@@ -1,5 +1,6 @@
 """EmpCov against torch's multivariate normal, on dense and convolutional layers, and where inputs do not vary."""
 
+import dataclasses
 import math
 
 import pytest
@@ -82,13 +83,33 @@ def test_with_unit_covariance_it_is_the_gaussian_prior():
     assert_close(both[0], both[1])
 
 
+@pytest.mark.parametrize("include_bias", [False, True])
+def test_without_alpha_pre_activations_have_the_gaussian_priors_variance(include_bias):
+    x = rows(4000)
+    x -= x.mean(0)
+    mlp = network().double()
+    task, spec = table(x), EmpCovPrior(eps=1e-9, scale=0.3, include_bias=include_bias)
+    z = torch.cat([x, torch.ones(len(x), 1)], 1) if include_bias else x
+    expected = 0.09 * z.double().square().sum(1).mean()
+    covariance = piece(mlp, task, spec).covariance[0]
+    assert_close(torch.einsum("ni,ij,nj->n", z.double(), covariance, z.double()).mean(), expected, rtol=1e-5, atol=0)
+
+
+def test_the_product_with_the_independent_prior_adds_precisions():
+    mlp, x = network(), rows()
+    both = EmpCovPrior(alpha=0.5, eps=0.01, scale=0.3, also_independent=True)
+    alone = dataclasses.replace(both, also_independent=False)
+    expected = piece(mlp, table(x), alone).precision + torch.eye(4) / 0.09
+    assert_close(piece(mlp, table(x), both).precision, expected)
+
+
 def test_inputs_are_measured_behind_the_normalisation():
     x = rows() + 7
     task = table(x)
     mlp = MLP(hidden=(5,))(task.signature).double()
     seen = (x - torch.tensor(task.signature.mean)) / torch.tensor(task.signature.std)
-    spec = EmpCovPrior()
-    expected = spec.alpha * torch.cov(seen.double().T, correction=0) + spec.eps * torch.eye(4)
+    spec = EmpCovPrior(alpha=0.4)
+    expected = 0.4 * torch.cov(seen.double().T, correction=0) + spec.eps * torch.eye(4)
     assert_close(piece(mlp, task, spec).covariance[0], expected, rtol=1e-5, atol=1e-7)
 
 

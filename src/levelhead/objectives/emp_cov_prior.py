@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.network import Network
@@ -30,15 +31,19 @@ class EmpCovPrior:
     there, so that a test input which leaves the training inputs' subspace moves no pre-activation. Posterior sampling,
     mean-field inference and Laplace with drawn weights need that; point estimates and deep ensembles do not.
 
-    alpha         factor on Sigma. Equal to scale^2, inputs of unit covariance have the Gaussian prior.
-    eps           variance where inputs have none; above 0 wherever Sigma is singular.
-    scale         standard deviation of all other weights, and of biases.
-    include_bias  the first layer's bias is part of the neuron: with z = (input, 1), Sigma = E[z z'], not centred, whose
-                  null directions are the affine constraints c . x = c0 (a constant pixel with the bias). False: Sigma
-                  is centred, weights along such directions are held each by itself, and the bias is free.
+    alpha             factor on Sigma. None: scale^2 tr(Sigma) / tr(Sigma^2), with which pre-activations of training
+                      rows have the variance that the Gaussian prior of `scale` gives them: correlated inputs (images)
+                      have a large tr(Sigma^2), and alpha = scale^2 would make functions of many times the size.
+    eps               variance where inputs have none; above 0 wherever Sigma is singular.
+    scale             standard deviation of all other weights, and of biases.
+    include_bias      the first layer's bias is part of the neuron: with z = (input, 1), Sigma = E[z z'], not centred,
+                      whose null directions are the affine constraints c . x = c0 (a constant pixel with the bias).
+                      False: Sigma is centred, weights along such directions are held each by itself, the bias is free.
+    also_independent  True: times N(0, scale^2 I), so the precision is (alpha Sigma + eps I)^-1 + I / scale^2 and no
+                      direction has more variance than scale^2. The published results are of this form, with
+                      alpha = scale^2 = 0.01 and no eps: that is what the reference code computes.
 
-    The reference code adds the prior of scale on the first layer as well, and has no eps; here alpha Sigma + eps I is
-    the covariance, as the paper writes it. With `mean_field` the energy is its expectation under q, beside `elbo`.
+    With `mean_field` the energy is its expectation under q, beside `elbo`, whose own prior of the layer stays.
 
     Raises CannotCompose where no linear layer or convolution reads the input, where its weights are computed from
     others, and where Sigma is singular and eps is 0. Izmailov et al., arXiv 2106.11905.
@@ -50,16 +55,17 @@ class EmpCovPrior:
         arxiv="2106.11905",
         title="Dangers of Bayesian Model Averaging under Covariate Shift",
     )
-    alpha: float = 0.01
+    alpha: float | None = None
     eps: float = 1e-4
     scale: float = 0.1
     include_bias: bool = False
+    also_independent: bool = False
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"EmpCovPrior: scale must be positive, got {self.scale}")
-        if not self.alpha > 0:
-            raise ValueError(f"EmpCovPrior: alpha must be positive, got {self.alpha}")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError(f"EmpCovPrior: alpha must be positive, or None for the Gaussian's size; got {self.alpha}")
         if self.eps < 0:
             raise ValueError(f"EmpCovPrior: eps must not be negative, got {self.eps}")
 
@@ -78,11 +84,23 @@ class EmpCovPrior:
             )
         return independent(Gaussian(self.scale), network, len(task.train), author="EmpCovPrior", besides=pieces)
 
-    def covariance(self, moments: Moments, groups: int) -> Tensor:
-        """alpha Sigma + eps I of each group's inputs, the bias last."""
+    def covariance(self, moments: Moments, groups: int) -> Float[Tensor, "group input input"]:
+        """The prior's covariance of each group's inputs, the bias last."""
         sigma = moments.with_one if self.include_bias else moments.covariance
         inputs = rearrange(torch.arange(len(moments.mean)), "(group input) -> group input", group=groups)
         if self.include_bias:
             inputs = torch.cat([inputs, torch.full((groups, 1), len(sigma) - 1)], 1)
         blocks = torch.stack([sigma[rows][:, rows] for rows in inputs.to(sigma.device)])
-        return self.alpha * blocks + self.eps * torch.eye(blocks.shape[-1]).to(blocks)
+        found = self.factor(blocks) * blocks + self.eps * torch.eye(blocks.shape[-1]).to(blocks)
+        if not self.also_independent:
+            return found
+        variances, axes = torch.linalg.eigh(found)
+        bounded = variances * self.scale**2 / (variances + self.scale**2)
+        return (axes * rearrange(bounded, "group u -> group 1 u")) @ axes.mT
+
+    def factor(self, sigma: Float[Tensor, "group input input"]) -> float:
+        """alpha. Where no input varies at all any factor is the same."""
+        if self.alpha is not None:
+            return self.alpha
+        size = float(sigma.square().sum())
+        return self.scale**2 * float(sigma.diagonal(dim1=1, dim2=2).sum()) / size if size else 1.0
