@@ -38,8 +38,6 @@ def ess(draws: Float[Tensor, "chain draw *quantity"], *, part: Part = "bulk") ->
     halves = split(_enough(draws, "ess"))
     if part == "bulk":
         return _ess(normal_scores(halves))
-    if part != "tail":
-        raise ValueError(f"part: wants 'bulk' or 'tail', got {part!r}")
     pooled = halves.flatten(0, 1)
     low, high = (_ess((halves <= pooled.quantile(q, dim=0)).double()) for q in (TAIL, 1 - TAIL))
     return torch.minimum(low, high)

@@ -47,7 +47,7 @@ class Langevin(torch.optim.Optimizer):
     own  the parameters that have the sampler's own prior; None until the objective is known.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], spec: "LangevinSpec", num_rows: int) -> None:
+    def __init__(self, groups: list[dict[str, Any]], spec: LangevinSpec, num_rows: int) -> None:
         super().__init__(groups, {"lr": 0.0})
         self.momentum, self.num_rows, self.rmsprop = spec.momentum, num_rows, spec.preconditioner == "rmsprop"
         self.precision = 0.0 if spec.prior_scale is None else spec.prior_scale**-2

@@ -101,11 +101,8 @@ class Posterior:
         """See `Potential`."""
         self.place(weights)
         loss = self.objective(Forward(self.network, self.batch))
-        found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
-        slope = {
-            name: torch.zeros_like(weights[name]) if g is None else self.num_rows * g
-            for name, g in zip(self.parameters, found, strict=True)
-        }
+        found = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
+        slope = {name: self.num_rows * g for name, g in zip(self.parameters, found, strict=True)}
         for name in self.own:
             slope[name] = slope[name] + weights[name] / self.prior_scale**2
         slope = self._through(Prior.pull, slope)
