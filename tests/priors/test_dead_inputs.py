@@ -1,0 +1,67 @@
+"""Dead inputs: exact posteriors keep their weights' prior, whatever it is; a point estimate brings them to zero."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from levelhead.likelihood import Categorical
+from levelhead.network import Network
+from levelhead.objectives.emp_cov_prior import EmpCovPrior
+from levelhead.objectives.gaussian_prior import GaussianPrior
+from levelhead.predictor import WeightSamples
+from levelhead.recipe import Recipe
+from levelhead.samplers.adamw import AdamW
+from levelhead.samplers.hmc import HMC
+from levelhead.tasks.split import Split
+from levelhead.tasks.task import Task
+
+SCALE = 0.5
+WEIGHT = "features.0.weight"
+
+
+def task() -> Task:
+    """Three features of which the last is 0 throughout; the label is the sign of the first."""
+    x = torch.randn(46, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 2] = 0.0
+    y = (x[:, 0] > 0).long()
+    bounds = {"train": (0, 40), "val": (40, 42), "calibration": (42, 44), "test": (44, 46)}
+    return Task("dead", *(Split(n, x[a:b], y[a:b]) for n, (a, b) in bounds.items()), Categorical(2))
+
+
+def backbone(signature) -> Network:
+    return Network(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), nn.Linear(4, 2), signature, width=4)
+
+
+def fitted(prior, sampler):
+    return Recipe(backbone=backbone, regularisers=(prior,), sampler=sampler).fit(task(), 0, rehearsed=True)
+
+
+def distance_to_normal(values: Tensor) -> float:
+    """Kolmogorov's and Smirnov's, in units of 1 / sqrt(n): 1.95 is exceeded once in a thousand."""
+    ordered = torch.special.ndtr(values.double().flatten().sort().values)
+    n = len(ordered)
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    return float(torch.maximum((steps[1:] - ordered).max(), (ordered - steps[:-1]).max())) * math.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    "prior, std",
+    [(GaussianPrior(SCALE), SCALE), (EmpCovPrior(eps=1e-4, scale=SCALE), 1e-2)],
+    ids=["gaussian", "empcov"],
+)
+def test_their_weights_have_the_priors_distribution_under_hmc(prior, std):
+    sampler = HMC(epochs=1500, chains=1, prior_scale=None, step_size=0.2, target_acceptance=None, num_draws=120)
+    posterior = fitted(prior, sampler)
+    assert isinstance(posterior, WeightSamples)
+    assert posterior.diagnostics["acceptance"] > 0.6
+    assert distance_to_normal(posterior.draws[WEIGHT][:, :, 2] / std) < 1.95
+    assert distance_to_normal(posterior.draws[WEIGHT][:, :, 0] / std) > 1.95
+
+
+def test_a_point_estimate_brings_them_to_zero():
+    point = fitted(GaussianPrior(SCALE), AdamW(epochs=400, batch_size=40, lr=0.02, weight_decay=0.0))
+    weight = next(point.networks()).get_parameter(WEIGHT).detach()
+    assert float(weight[:, 2].abs().max()) < 1e-3
+    assert float(weight[:, 0].abs().max()) > 0.1
