@@ -49,7 +49,7 @@ def lines(options: Options) -> dict[str, str]:
         return f"sghmc(epochs={epochs}, batch_size=64, lr=0.5, momentum=0.1, temperature={temperature:.6f}) + cyclical"
 
     return {
-        "HMC": f"hmc(epochs={200 if options.quick else 8000}, chains=3)",
+        "HMC": f"hmc(epochs={200 if options.quick else 16000}, chains=3, num_draws=200)",
         "MAP": point,
         "ensemble of 10": f"{point} + deep_ensemble(size=10)",
         "SGLD": f"sgld(epochs={long})",
@@ -120,7 +120,7 @@ def acceptance(options: Options) -> Section:
     epochs = 200 if options.quick else 2000
     names = {
         scale: f"hmc(epochs={epochs}, chains=2, prior_scale={scale}, step_size={torch.pi / 2 / LEAPFROGS:.6f}, "
-        "target_acceptance=none, jitter=0.0, burn_in=0.2)"
+        "target_acceptance=None, jitter=0.0, burn_in=0.2)"
         for scale in ACCEPTED
     }
     comparison = compare(
