@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from levelhead.hyper_deep import SEARCH, HyperDeepEnsemble, Search, Trial, belie
 from levelhead.objectives.layer_l2 import LayerL2
 from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import Ensemble, predict
+from levelhead.proposals import Drawn
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.adamw import AdamW
 from levelhead.selection import greedy_select
 from levelhead.spaces.log_uniform import LogUniform
 from levelhead.spaces.one_of import OneOf
 from levelhead.storage import load, save
+from levelhead.studies.select import select
 from levelhead.tasks.stripes import stripes
 from levelhead.text import parse, to_text
 from levelhead.training import Run, Runtime
-from levelhead.types import CannotCompose
+from levelhead.types import CannotCompose, MissingExtra, NonFiniteLoss
 from levelhead.values import NoSuchPath
 
 TASK = stripes(n=96, size=12, noise=0.4)
@@ -224,3 +227,136 @@ def test_targets_without_classes_are_selected_by_their_density_alone():
     assert torch.isfinite(predictor(task.test.x).log_prob(task.test.y)).all()
     with pytest.raises(CannotCompose, match="objective='nll'"):
         dataclasses.replace(spec, objective="accuracy").fit(task, 0)
+
+
+class Scripted(Drawn):
+    """Random draws, with a pruner that gives up the candidates it is told to; remembers what it hears."""
+
+    def __init__(self, spec: HyperDeepEnsemble, run: Run, gives_up: set[int]) -> None:
+        super().__init__(spec.space, lambda number, place: run.generator("setting", number, place))
+        self.gives_up = gives_up
+        self.asked: list[int] = []
+        self.looks: list[tuple[int, int]] = []
+        self.told: dict[int, float | None] = {}
+        self.known_when_asked: list[int] = []
+
+    def ask(self, number: int) -> dict[str, Any]:
+        self.asked.append(number)
+        self.known_when_asked.append(len(self.told))
+        return super().ask(number)
+
+    def goes_on(self, number: int, look: int, score: float) -> bool:
+        self.looks.append((number, look))
+        return number not in self.gives_up
+
+    def tell(self, number: int, score: float | None) -> None:
+        self.told[number] = score
+
+
+def scripted(monkeypatch, spec: HyperDeepEnsemble, gives_up: set[int] = frozenset()) -> tuple[Search, Scripted]:
+    run = Run(0)
+    source = Scripted(spec, run, gives_up)
+    monkeypatch.setattr(HyperDeepEnsemble, "source", lambda self, run: source)
+    return Search(spec, TASK, run), source
+
+
+LEARNING = dataclasses.replace(SEARCHED, proposals="tpe", stratify=False)
+
+
+def test_proposals_hear_of_each_candidate_before_they_make_the_next(monkeypatch):
+    search, source = scripted(monkeypatch, LEARNING)
+    row = search.search()
+    assert (source.asked, source.known_when_asked) == ([1, 2, 3, 4], [0, 1, 2, 3])
+    y = TASK.val.y
+    for number, score in source.told.items():
+        beliefs = search.done[Trial(number, 0)].beliefs
+        assert score == pytest.approx(float(torch.nn.functional.nll_loss(beliefs, y)), abs=1e-6)
+    assert row == [Trial(number, 0) for number in range(5)]
+    _, source = scripted(monkeypatch, dataclasses.replace(LEARNING, at_once=2))
+    Search(dataclasses.replace(LEARNING, at_once=2), TASK, Run(0)).search()
+    assert source.known_when_asked == [0, 1, 1, 3]  # 0 and 1, then 2 and 3, then 4
+
+
+def test_a_pruned_candidate_costs_its_looks_and_is_not_selected(monkeypatch, counted, tmp_path: Path):
+    spec = dataclasses.replace(LEARNING, pruner="median", looks=(0.2, 0.6))
+    search, source = scripted(monkeypatch, spec, gives_up={2, 3})
+    row, found = search.run()
+    assert [trial.setting for trial in row] == [0, 1, 4]
+    assert source.looks == [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (4, 2)]
+    assert (source.told[2], source.told[3]) == (None, None)
+    assert search.trainings == 3
+    assert search.shortened == [0.2, 0.6, 0.2, 0.2, 0.2, 0.6]
+    assert len(counted) == 3 + 6
+    table = search.table(row, found)
+    assert (table["given_up"], table["shortened"]) == ([2, 3], 6)
+    assert table["cost"] == pytest.approx(3 + 0.2 * 4 + 0.6 * 2)
+
+
+def test_a_look_is_a_training_of_that_share_of_the_epochs(monkeypatch):
+    epochs: list[int] = []
+    whole = Recipe.fit
+
+    def fit(self, *args, **kwargs):
+        epochs.append(self.sampler.epochs)
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recipe, "fit", fit)
+    search, _ = scripted(monkeypatch, dataclasses.replace(LEARNING, candidates=2, pruner="median", looks=(0.2, 0.6)))
+    search.search()
+    assert epochs == [5, 1, 3, 5]  # the member as it is, and candidate 1
+
+
+def test_a_candidate_that_diverges_is_paid_for_and_left_out(monkeypatch):
+    whole = Recipe.fit
+
+    def fit(self, *args, **kwargs):
+        if self.sampler.lr != MEMBER.sampler.lr and len(seen) < 2:
+            seen.append(self.sampler.lr)
+            raise NonFiniteLoss("The loss became nan")
+        return whole(self, *args, **kwargs)
+
+    seen: list[float] = []
+    monkeypatch.setattr(Recipe, "fit", fit)
+    search, source = scripted(monkeypatch, dataclasses.replace(LEARNING, candidates=4))
+    row, found = search.run()
+    assert [trial.setting for trial in row] == [0, 3]
+    assert (source.told[1], source.told[2], search.trainings) == (None, None, 4)
+    assert search.table(row, found)["diverged"] == [1, 2]
+    seen.clear()
+    with pytest.raises(NonFiniteLoss, match="all 1 trainings"):
+        search.came_to_something([Trial(1, 0)])
+
+
+def test_without_optuna_the_error_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtra, match=r"levelhead\[search\]"):
+        LEARNING.fit(TASK, 0)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"proposals": "grid"}, "proposals must be 'random' or one of"),
+        ({"proposals": "tpe", "space": ()}, "want a space"),
+        ({"pruner": "median"}, "beside proposals of Optuna"),
+        ({"proposals": "tpe", "pruner": "worst"}, "pruner must be None, or one of"),
+        ({"looks": (0.5, 0.25)}, "growing shares"),
+        ({"looks": (1.0,)}, "growing shares"),
+        ({"at_once": 0}, "at_once must be at least 1"),
+    ],
+)
+def test_wrong_proposals_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(SEARCHED, **changes)
+
+
+def test_the_trials_of_a_search_are_candidates_for_a_selection(tmp_path: Path):
+    spec = dataclasses.replace(SEARCHED, stratify=False)
+    spec.fit(TASK, 0, Runtime(folder=tmp_path / "run", shared=tmp_path / "trials"), rehearsed=True)
+    known = [json.loads(path.read_text()) for path in (tmp_path / "trials").glob("*/recipe.json")]
+    assert len(known) == 5
+    assert all(one["content"] == TASK.digest and one["json"]["class"] == "levelhead.recipe:Recipe" for one in known)
+    found = select(tmp_path / "trials", task=TASK, k=3)
+    assert len(found.considered) == 5
+    _, (_, ours) = searched(spec)
+    assert found.selection.history == pytest.approx(ours.history, abs=1e-6)

@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from levelhead.types import LevelheadError
+
 OBJECTIVES = ("nll", "accuracy", "nll-acc", "brier")
+
+
+class NoFiniteScore(LevelheadError, ValueError):
+    """No model has a finite score; the text says what is usual then."""
 
 
 class Selection(NamedTuple):
@@ -124,7 +130,7 @@ def _greedy(
         history.append(float(scores[best]))
         total = torch.logaddexp(total, candidates[best])
     if not picks:
-        raise ValueError("greedy_select: no model has a finite score on these rows; look for probabilities of zero")
+        raise NoFiniteScore("greedy_select: no model has a finite score on these rows; look for probabilities of zero")
     members = tuple(dict.fromkeys(picks))
     weights = tuple(picks.count(member) / len(picks) for member in members)
     return Selection(tuple(picks), members, weights, tuple(history))

@@ -76,8 +76,11 @@ def select(
 
 
 def finished_runs(*roots: str | Path) -> list[Path]:
-    """The run folders with a finished predictor. Raises FileNotFoundError where there is none."""
-    folders = []
+    """The run folders with a finished predictor; where a root is a search's folder `trials`, its trials.
+
+    Raises FileNotFoundError where there is none.
+    """
+    folders = [place.parent for root in roots for place in sorted(Path(root).glob("trial-*/recipe.json"))]
     for folder in find_cells(*roots):
         status = read_status(folder)
         if status is not None and status.state == DONE and (folder / "predictor").exists():
