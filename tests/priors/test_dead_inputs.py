@@ -46,13 +46,12 @@ def distance_to_normal(values: Tensor) -> float:
     return float(torch.maximum((steps[1:] - ordered).max(), (ordered - steps[:-1]).max())) * math.sqrt(n)
 
 
-@pytest.mark.parametrize(
-    "prior, std",
-    [(GaussianPrior(SCALE), SCALE), (EmpCovPrior(eps=1e-4, scale=SCALE), 1e-2)],
-    ids=["gaussian", "empcov"],
-)
+PRIORS = {"gaussian": (GaussianPrior(SCALE), SCALE), "empcov": (EmpCovPrior(eps=1e-4, scale=SCALE), 1e-2)}
+
+
+@pytest.mark.parametrize("prior, std", PRIORS.values(), ids=PRIORS)
 def test_their_weights_have_the_priors_distribution_under_hmc(prior, std):
-    sampler = HMC(epochs=1500, chains=1, prior_scale=None, step_size=0.2, target_acceptance=None, num_draws=120)
+    sampler = HMC(epochs=1000, chains=1, prior_scale=None, step_size=0.2, target_acceptance=None, num_draws=80)
     posterior = fitted(prior, sampler)
     assert isinstance(posterior, WeightSamples)
     assert posterior.diagnostics["acceptance"] > 0.6
