@@ -67,17 +67,7 @@ class Pass(NamedTuple):
 
         differentiable  whether what comes back may be differentiated in turn.
         """
-        edges = [call.edge for call in self.calls]
-        columns = [
-            torch.autograd.grad(
-                self.outputs, edges, column, retain_graph=True, create_graph=differentiable, allow_unused=True
-            )
-            for column in cotangents
-        ]
-        returned = [
-            torch.stack([cotangents.new_zeros(call.size) if b is None else b for b in parts])
-            for call, parts in zip(self.calls, zip(*columns, strict=True), strict=True)
-        ]
+        returned = self._returned(cotangents, differentiable=differentiable)
         for watch in self.watches:
             parts = [
                 use.rows(call.inputs, b)
@@ -86,6 +76,37 @@ class Pass(NamedTuple):
                 if call.layer is layer
             ]
             yield watch, joined(parts) if parts else self._unused(watch, len(cotangents))
+
+    def _returned(
+        self, cotangents: Float[Tensor, "k batch output"], *, differentiable: bool
+    ) -> list[Float[Tensor, "k ..."]]:
+        """The cotangents of every call's output, of all columns.
+
+        The columns go back together where torch can vectorise every step, which spares copies, and else in turn.
+        """
+        edges = [call.edge for call in self.calls]
+        found: Sequence[Tensor | None]
+        try:
+            found = torch.autograd.grad(
+                self.outputs,
+                edges,
+                cotangents,
+                retain_graph=True,
+                create_graph=differentiable,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+        except RuntimeError:  # a step that vmap does not know
+            columns = [
+                torch.autograd.grad(
+                    self.outputs, edges, column, retain_graph=True, create_graph=differentiable, allow_unused=True
+                )
+                for column in cotangents
+            ]
+            stacked = zip(*columns, strict=True)
+            found = [None if parts[0] is None else torch.stack(parts) for parts in stacked]
+        pairs = zip(self.calls, found, strict=True)
+        return [cotangents.new_zeros(len(cotangents), *c.size) if b is None else b for c, b in pairs]
 
     def _unused(self, watch: Watch, columns: int) -> Rows:
         """The rows of a tensor that took no part in the pass."""

@@ -202,7 +202,8 @@ def _pass(
             y = batch.y.double() if batch.y.is_floating_point() else batch.y
             log_likelihood -= float(network.likelihood.member_loss(outputs[None], y).sum())
             count += len(outputs)
-            columns = curvature_at(network.likelihood, outputs, y, kind=kind, num_draws=num_draws).root()
+            curve = curvature_at(network.likelihood, outputs, y, kind=kind, num_draws=num_draws)
+            columns = curve.root(precision=torch.finfo(like.dtype).eps)
             sums.add(gone.back((scale * columns).to(like.dtype)))
     return log_likelihood, count
 

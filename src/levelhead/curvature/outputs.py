@@ -10,6 +10,8 @@ from torch import Tensor
 from levelhead.likelihood import Categorical, Gaussian, Likelihood
 from levelhead.types import CannotCompose, Targets
 
+MAX_DECOMPOSED = 128  # classes: beyond, the decompositions would cost more than the columns they spare
+
 
 class OutputCurvature(Protocol):
     """Lambda_n (output, output) of every row n: the Fisher information of the outputs, positive semi-definite."""
@@ -23,8 +25,11 @@ class OutputCurvature(Protocol):
     def total(self) -> Float[Tensor, "output output"]:
         """Their sum, without building each."""
 
-    def root(self) -> Float[Tensor, "k batch output"]:
-        """Columns s_k of a square root: Lambda_n = sum_k s_kn s_kn'."""
+    def root(self, *, precision: float = 0.0) -> Float[Tensor, "k batch output"]:
+        """Columns s_k of a square root: Lambda_n = sum_k s_kn s_kn'.
+
+        precision  share of sum_n trace Lambda_n that may be left out, if that spares columns.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +50,18 @@ class Softmax:
         """See `OutputCurvature.total`."""
         return torch.diag(self.probs.sum(0)) - self.probs.T @ self.probs
 
-    def root(self) -> Float[Tensor, "k batch output"]:
-        """See `OutputCurvature.root`: sqrt(p_k) (e_k - p)."""
+    def root(self, *, precision: float = 0.0) -> Float[Tensor, "k batch output"]:
+        """See `OutputCurvature.root`: eigenvectors, of the largest eigenvalues first; for many classes in closed form.
+
+        Columns that add nothing at this precision are left out. That is one at least, for Lambda 1 = 0, and more where
+        the network is sure of all rows. In closed form: sqrt(p_k) (e_k - p).
+        """
+        if self.probs.shape[1] <= MAX_DECOMPOSED:
+            values, vectors = torch.linalg.eigh(self.dense())
+            values = values.clamp_min(0).flip(-1)
+            left = values.sum(0).flip(0).cumsum(0).flip(0)  # what the k-th column and those behind it add
+            kept = max(1, int((left > max(precision, torch.finfo(values.dtype).eps) * left[0]).sum()))
+            return torch.einsum("n k, n c k -> k n c", values.sqrt(), vectors.flip(-1))[:kept]
         roots = self.probs.sqrt()
         return torch.einsum("n k, k c -> k n c", roots, torch.eye(roots.shape[1]).to(roots)) - torch.einsum(
             "n k, n c -> k n c", roots, self.probs
@@ -71,7 +86,7 @@ class Independent:
         """See `OutputCurvature.total`."""
         return torch.diag(self.weights.sum(0))
 
-    def root(self) -> Float[Tensor, "k batch output"]:
+    def root(self, *, precision: float = 0.0) -> Float[Tensor, "k batch output"]:
         """See `OutputCurvature.root`."""
         return torch.einsum("n k, k c -> k n c", self.weights.sqrt(), torch.eye(self.weights.shape[1]).to(self.weights))
 
@@ -94,7 +109,7 @@ class Outer:
         """See `OutputCurvature.total`."""
         return torch.einsum("k n c, k n d -> c d", self.vectors, self.vectors)
 
-    def root(self) -> Float[Tensor, "k batch output"]:
+    def root(self, *, precision: float = 0.0) -> Float[Tensor, "k batch output"]:
         """See `OutputCurvature.root`."""
         return self.vectors
 
@@ -118,7 +133,7 @@ def output_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch outpu
 
 def empirical_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch output"], y: Targets) -> Outer:
     """g_n g_n', g_n the gradient of the loss in the outputs at the targets: the empirical Fisher."""
-    return Outer(loss_gradient(likelihood, outputs, y)[None])
+    return Outer(loss_gradients(likelihood, outputs[None], y))
 
 
 def sampled_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch output"], num_draws: int) -> Outer:
@@ -127,20 +142,19 @@ def sampled_curvature(likelihood: Likelihood, outputs: Float[Tensor, "batch outp
     Draws come from torch's global stream. Raises CannotCompose for likelihoods that are not known here.
     """
     if isinstance(likelihood, Categorical):
-        drawn = [torch.multinomial(outputs.softmax(-1), 1)[:, 0] for _ in range(num_draws)]
+        drawn = torch.multinomial(outputs.softmax(-1), num_draws, replacement=True).T
     elif isinstance(likelihood, Gaussian):
         belief = likelihood.predictive(outputs[None])
-        drawn = [belief.mean + belief.stddev * torch.randn_like(belief.mean) for _ in range(num_draws)]
+        drawn = belief.mean + belief.stddev * torch.randn(num_draws, *belief.mean.shape).to(belief.mean)
     else:
         raise CannotCompose(f"No targets can be drawn here from {type(likelihood).__name__}; write kind='ggn'")
-    gradients = torch.stack([loss_gradient(likelihood, outputs, y) for y in drawn])
-    return Outer(gradients / num_draws**0.5)
+    return Outer(loss_gradients(likelihood, outputs.expand(num_draws, -1, -1), drawn) / num_draws**0.5)
 
 
-def loss_gradient(
-    likelihood: Likelihood, outputs: Float[Tensor, "batch output"], y: Targets
-) -> Float[Tensor, "batch output"]:
+def loss_gradients(
+    likelihood: Likelihood, outputs: Float[Tensor, "k batch output"], y: Targets
+) -> Float[Tensor, "k batch output"]:
     """The gradient in the outputs of every row's negative log likelihood, in nats."""
     with torch.enable_grad():
-        leaf = outputs.detach().requires_grad_()
-        return torch.autograd.grad(likelihood.member_loss(leaf[None], y).sum(), leaf)[0]
+        leaf = outputs.detach().clone().requires_grad_()
+        return torch.autograd.grad(likelihood.member_loss(leaf, y).sum(), leaf)[0]
