@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--data-dir", type=Path, default=ROOT.parent / "shared" / "data", help="folder with cifar10/, mnist/ and uci/"
     )
-    parser.addoption("--all-pairs", action="store_true", help="every recipe of the cover of pairs, not every other")
+    parser.addoption("--all-pairs", action="store_true", help="every two parts together, not a choice of them")
 
 
 def missing(what: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -204,13 +205,17 @@ def slots() -> dict[str, tuple[Any, ...]]:
     }
 
 
-def rows() -> list[Choices]:
-    """The recipes of the cover: every two parts meet in one."""
+def rows(turns: int | None = None) -> list[Choices]:
+    """The recipes of the cover, in all of which every two parts meet.
+
+    turns  only the first of them: so many times the largest family's size, so that there is about that number for each
+           of its parts, and more for each part of a smaller one. Their number then grows as the parts do.
+    """
     offered = slots()
     names = list(offered)
 
     def repair(row: Row, kept: frozenset[int]) -> Row:
-        """Give a part the surgery that it needs."""
+        """Give a part the surgery that it needs, or leave it out where both surgeries are given."""
         values = dict(enumerate(row))
         for name in NEEDY:
             part = offered[name][values[names.index(name)]]
@@ -221,7 +226,10 @@ def rows() -> list[Choices]:
             free = next((slot for slot in reversed(places) if slot not in kept), None)
             if free is not None:
                 values[free] = offered[names[free]].index(needed)
+            elif names.index(name) not in kept:
+                values[names.index(name)] = offered[name].index(None)
         return tuple(values.values())
 
-    found = cover([len(choices) for choices in offered.values()], repair=repair)
+    sizes = [len(choices) for choices in offered.values()]
+    found = islice(cover(sizes, repair=repair), None if turns is None else turns * max(sizes))
     return [Choices(**{name: offered[name][place] for name, place in zip(names, row, strict=True)}) for row in found]
