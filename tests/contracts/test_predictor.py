@@ -27,7 +27,8 @@ ONE = X[:1]
 
 def sampled(sampler: Any) -> Predictor:
     """A short fit by a sampler with its own settings, epochs aside."""
-    network = made("resnet", *company(sampler)).train()
+    style, surgery = company(sampler, "resnet")
+    network = made(style, *surgery).train()
     changes: dict[str, Any] = {}
     inner = SGD(epochs=2, batch_size=8, lr=0.02)
     for field in dataclasses.fields(sampler):
