@@ -13,8 +13,10 @@ from levelhead.forward import Forward, extend, network_loss
 from levelhead.objectives.gaussian_prior import GaussianPrior
 from levelhead.recipe import Recipe
 from levelhead.samplers._langevin import due
+from levelhead.samplers.hmc import HMC
 from levelhead.samplers.sghmc import SGHMC
 from levelhead.samplers.sgld import SGLD
+from levelhead.surgeries.self_tuning import SelfTuning
 from levelhead.tasks.stripes import stripes
 from levelhead.training import Run
 
@@ -169,3 +171,15 @@ def test_a_fit_keeps_its_draws():
 def test_settings_that_sample_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=f"SGHMC: {next(iter(wrong))} must"):
         SGHMC(**wrong)
+
+
+@pytest.mark.parametrize("sampler", [SGLD(epochs=1, lr=0.1), HMC(epochs=4)], ids=["sgld", "hmc"])
+def test_distributions_of_hyper_parameters_wait_for_who_tunes_them(sampler):
+    network = SelfTuning()(MLP(hidden=(5, 5))(TASK.signature)).train()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    state = sampler.init(network, TASK, Run(0))
+    for _ in range(4):
+        sampler.step(state, network_loss, next(TASK.train.ordered(24)))
+    sampler.predictor(state)
+    resting = {name for name, p in network.named_parameters() if torch.equal(p, before[name])}
+    assert {name for name in before if name.startswith("hyper.")} == resting

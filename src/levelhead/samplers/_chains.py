@@ -221,6 +221,8 @@ class ChainsState:
         """Go on from `state_dict`."""
         for name in PLAIN:
             setattr(self, name, state[name])
+        self.accepted = self.accepted.cpu()  # a checkpoint is read onto the device of the weights
+        self.energies = [energies.cpu() for energies in self.energies]
         self.starts = [Place(**place) for place in state["starts"]]
         self.ends = [Place(**place) for place in state["ends"]]
         self.step_size = StepSize(**state["step_size"])

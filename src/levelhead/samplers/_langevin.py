@@ -6,12 +6,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
 from levelhead.samplers._gradient import GradientSpec, descend, point, start, validate
-from levelhead.samplers._trajectory import priors, unspoken
+from levelhead.samplers._trajectory import moving, priors, unspoken
 from levelhead.samplers._visits import VisitsState
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -44,15 +45,19 @@ class Langevin(torch.optim.Optimizer):
     g is the gradient of (-log posterior) / N; groups hold lr. Noise comes from torch's global stream, on the
     parameters' device.
 
-    own  the parameters that have the sampler's own prior; None until the objective is known.
+    moved  the parameters to sample; others of the groups rest.
+    own    of these, the ones that have the sampler's own prior; None until the objective is known.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], spec: LangevinSpec, num_rows: int) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], spec: LangevinSpec, *, moved: set[Parameter], num_rows: int
+    ) -> None:
         super().__init__(groups, {"lr": 0.0})
+        self.moved = moved
         self.momentum, self.num_rows, self.rmsprop = spec.momentum, num_rows, spec.preconditioner == "rmsprop"
         self.precision = 0.0 if spec.prior_scale is None else spec.prior_scale**-2
         self.temperature = spec.temperature
-        self.own: set[Tensor] | None = None
+        self.own: set[Parameter] | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -60,7 +65,7 @@ class Langevin(torch.optim.Optimizer):
         assert self.own is not None
         for group in self.param_groups:
             variance = 2 * (1 - self.momentum) * group["lr"] * self.temperature / self.num_rows
-            for parameter in group["params"]:
+            for parameter in filter(self.moved.__contains__, group["params"]):
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 if parameter in self.own:
                     gradient = gradient.add(parameter, alpha=self.precision / self.num_rows)
@@ -107,7 +112,10 @@ def validate_langevin(spec: LangevinSpec) -> None:
 
 def begin(spec: LangevinSpec, network: Network, task: Task, run: Run) -> VisitsState:
     """The state before the first step."""
-    return VisitsState(start(spec, network, task, run, lambda groups: Langevin(groups, spec, len(task.train))))
+    moved, num_rows = set(moving(network).values()), len(task.train)
+    return VisitsState(
+        start(spec, network, task, run, lambda groups: Langevin(groups, spec, moved=moved, num_rows=num_rows))
+    )
 
 
 def advance(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:

@@ -176,8 +176,9 @@ class StepSize:
 
 
 def moving(network: Network) -> dict[str, torch.nn.Parameter]:
-    """The parameters that require grad, by name."""
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+    """The parameters that require grad, by name; the distributions of hyper-parameters wait for who tunes them."""
+    tuned = set() if network.hyper is None else set(network.hyper.parameters())
+    return {name: p for name, p in network.named_parameters() if p.requires_grad and p not in tuned}
 
 
 def priors(objective: Objective) -> list[Prior]:
