@@ -160,9 +160,17 @@ def test_the_empirical_fisher_is_of_gradients_at_the_targets(case):
 @pytest.mark.parametrize("case", ["linear", "gaussian"])
 def test_labels_drawn_give_the_same_in_expectation(case):
     case = CASES[case]()
-    found = dense(fit(case, "full", kind="mc", num_draws=1000, rows=5).curvature)
+    found = dense(fit(case, "full", kind="mc", num_draws=400, rows=5).curvature)
     expected = ggn(case)
-    assert (found - expected).norm() < 0.15 * expected.norm()
+    assert (found - expected).norm() < 0.2 * expected.norm()
+
+
+def test_few_rows_and_many_give_one_full_matrix():
+    case = CASES["batch norm"]()
+    few = fit(case, "full", split=split_of(case)).curvature
+    many = fit(case, "full", split=split_of(case, repeats=20)).curvature
+    assert few.value.vectors.shape[1] < few.value.vectors.shape[0] == many.value.vectors.shape[1]
+    torch.testing.assert_close(20 * dense(few), dense(many), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

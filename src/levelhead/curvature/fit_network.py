@@ -83,6 +83,24 @@ class FullSums:
         return Whole(self.selection, Spectral(vectors, values.clamp_min(0)))
 
 
+class RowSums:
+    """The rows of W, H = W' W, kept themselves: where they are fewer than the parameters, they are the smaller matrix."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.kept: list[Tensor] = []
+
+    def add(self, gone: Gone) -> None:
+        """See `Sums.add`."""
+        self.kept.append(rearrange(self.selection.jacobian(gone), "k n p -> (k n) p").double())
+
+    def value(self) -> Whole:
+        """See `Sums.value`: all eigenpairs but those of zero."""
+        frame, triangle = torch.linalg.qr(torch.cat(self.kept).T)
+        left, singular, _ = torch.linalg.svd(triangle)
+        return Whole(self.selection, Spectral(frame @ left, singular.square()))
+
+
 class EntrySums:
     """The diagonal over chosen entries."""
 
@@ -159,13 +177,18 @@ def streamed(
     if structure == "low_rank":
         return _low_rank(selection, passed, rank)
     if structure == "full":
-        sums: Sums = FullSums(selection)
+        sums: Sums = RowSums(selection) if few_rows(selection, len(split), network) else FullSums(selection)
     elif structure == "diagonal" and not whole:
         sums = EntrySums(selection)
     else:
         sums = BlockSums(selection, KroneckerBlockSum if structure == "kronecker" else DiagonalBlockSum)
     log_likelihood, count = passed(sums)
     return Streamed(sums.value(), log_likelihood, count)
+
+
+def few_rows(selection: Selection, num_rows: int, network: Network) -> bool:
+    """Whether a full matrix is smaller by the rows of its root, of which there is one an output and example."""
+    return 2 * num_rows * network.num_outputs < selection.size
 
 
 def _low_rank(selection: Selection, passed: Callable[[SketchSums], tuple[float, int]], rank: int) -> Streamed:

@@ -17,7 +17,7 @@ from levelhead.passes import seeded
 from levelhead.predictive import Predictive, concatenate
 from levelhead.predictor import Predictor
 
-MAX_NUMBERS = 2**25  # of the covariances of some rows: a quarter of a gigabyte, of which a link holds a few
+MAX_NUMBERS = 2**23  # of the covariances of some rows: 64 MB, of which a link holds a few
 
 
 class HeadLaplace(Predictor):

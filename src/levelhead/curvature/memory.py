@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from levelhead.curvature.capture import passing
+from levelhead.curvature.fit_network import few_rows
 from levelhead.curvature.joint import Selection
 from levelhead.network import Network
 from levelhead.types import CannotCompose
@@ -61,10 +62,12 @@ def said(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def estimate(network: Network, selection: Selection, structure: str, *, rank: int) -> Memory:
-    """From one example through the network; nothing of the posterior's size is made."""
+def estimate(network: Network, selection: Selection, structure: str, *, rank: int, num_rows: int) -> Memory:
+    """From one example through the network, for a fit on `num_rows`; nothing of the posterior's size is made."""
     size, columns = selection.size, network.num_outputs
     item = next(network.parameters()).element_size()
+    if structure == "full" and few_rows(selection, num_rows, network):
+        structure, rank = "low_rank", num_rows * columns
     kept, fitting = _factors(selection, structure, rank)
     widest, returned = 0, 0
     seen: list[int] = []
@@ -101,7 +104,7 @@ def _factors(selection: Selection, structure: str, rank: int) -> tuple[int, int]
     if structure == "full":
         return 8 * size**2, 32 * size**2
     if structure == "low_rank":
-        return 8 * size * rank, 32 * size * (rank + 10)
+        return 8 * size * rank, 24 * size * (rank + 10)
     blocks = [watch.block for watch in selection.watches]
     factors = [8 * group * (out**2 + ins**2) for group, out, ins in blocks]
     return sum(factors), 2 * sum(factors) + 2 * max(factors)

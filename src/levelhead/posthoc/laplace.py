@@ -129,7 +129,10 @@ class Laplace:
     def estimate_memory(self, network: Network, task: Task) -> Memory:
         """Bytes that a fit and its predictions take, before any is allocated. Not for the head's closed forms."""
         selection, _ = self._selection(network, task)
-        return estimate(network, selection, self.structure, rank=self.rank)
+        return self._estimate(network, selection, task)
+
+    def _estimate(self, network: Network, selection: Selection, task: Task) -> Memory:
+        return estimate(network, selection, self.structure, rank=self.rank, num_rows=len(task.train))
 
     def _over_head(self, point: Point, task: Task) -> HeadLaplace:
         fit = HeadFit.of(
@@ -166,9 +169,7 @@ class Laplace:
                 + ". Write subset='head', or leave out the surgery and put deep_ensemble behind Laplace()"
             )
         selection, indices = self._selection(network, task)
-        rows = estimate(network, selection, self.structure, rank=self.rank).rows(
-            self.memory * 2**30, structure=self.structure
-        )
+        rows = self._estimate(network, selection, task).rows(self.memory * 2**30, structure=self.structure)
         like = next(network.parameters())
         check_uses(network, selection.watches, next(task.train.ordered(2)).to(like.device, like.dtype).x)
         found = streamed(

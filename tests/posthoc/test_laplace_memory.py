@@ -1,0 +1,103 @@
+"""What a Laplace posterior takes at its peak: bytes of live tensors, counted operation by operation."""
+
+import weakref
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from levelhead.backbones.resnet import ResNet
+from levelhead.likelihood import Categorical
+from levelhead.network import Network, build
+from levelhead.posthoc.laplace import Laplace
+from levelhead.predictor import Point
+from levelhead.tasks.split import Split
+from levelhead.tasks.stripes import stripes
+from levelhead.tasks.task import Task
+
+MIB = 2**20
+
+
+class Peak(TorchDispatchMode):
+    """The largest number of bytes that tensors made inside held at one time; views count with what they view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.most = 0
+        self.held: dict[int, tuple[int, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor) and tensor.device.type == "cpu":
+                self.add(tensor)
+        return found
+
+    def add(self, tensor: Tensor) -> None:
+        place = tensor.untyped_storage().data_ptr()
+        size, count = self.held.get(place, (tensor.untyped_storage().nbytes(), 0))
+        self.held[place] = size, count + 1
+        if count == 0:
+            self.live += size
+            self.most = max(self.most, self.live)
+        weakref.finalize(tensor, self.drop, place)
+
+    def drop(self, place: int) -> None:
+        size, count = self.held.pop(place)
+        if count > 1:
+            self.held[place] = size, count - 1
+        else:
+            self.live -= size
+
+
+def thousand_classes(width: int = 64, rows: int = 1000) -> tuple[Task, Point]:
+    torch.manual_seed(0)
+    x, y = torch.randn(rows, width), torch.arange(rows) % 1000
+    splits = [Split(name, x, y) for name in ("train", "val", "calibration", "test")]
+    task = Task("many", *splits, likelihood=Categorical(1000), known_overlaps=True)
+    return task, Point(Network(nn.Identity(), nn.Linear(width, 1000), task.signature, width=width))
+
+
+def test_it_counts():
+    with Peak() as peak:
+        kept = torch.zeros(MIB // 4)
+        for _ in range(10):
+            kept[None] + 1
+    assert peak.most == 2 * MIB
+
+
+def test_a_thousand_classes_want_no_matrix_a_row():
+    """Covariances of all rows would be 8 GB, a Jacobian of one row half a gigabyte."""
+    task, point = thousand_classes()
+    for structure in ("kronecker", "diagonal"):
+        with Peak() as fitting:
+            fitted = Laplace(structure=structure, prior_precision=1.0)(point, task)
+        assert fitting.most < 120 * MIB, structure
+        with Peak() as predicting, torch.no_grad():
+            fitted(task.test.x)
+        assert predicting.most < 80 * MIB, structure
+
+
+def test_links_of_covariances_take_some_rows_at_a_time():
+    task, point = thousand_classes(rows=24)
+    for link in ("mackay", "bridge"):
+        fitted = Laplace(prior_precision=1.0, link=link)(point, task)
+        with Peak() as predicting, torch.no_grad():
+            fitted(task.test.x)
+        assert predicting.most < 500 * MIB, link  # some matrices of 8 rows; of all rows each would be 192 MB
+
+
+def test_the_estimate_holds_and_the_limit_is_kept():
+    task = stripes(n=200, size=16)
+    network = build(ResNet(depth=8), (), task.signature)
+    for structure in ("kronecker", "diagonal"):
+        laplace = Laplace(subset="all", structure=structure, prior_precision=1.0, memory=0.1)
+        memory = laplace.estimate_memory(network, task)
+        with Peak() as fitting:
+            fitted = laplace(Point(network), task)
+        assert fitting.most < 0.1 * 1024 * MIB, structure
+        assert fitting.most > 0.2 * (memory.fitting + fitted.rows * memory.row), structure
+        with Peak() as predicting, torch.no_grad():
+            fitted(task.test.x / 255)
+        assert predicting.most < 0.1 * 1024 * MIB, structure
