@@ -112,6 +112,35 @@ def test_trajectories_grow_in_the_burn_in_and_jitter_after_it():
     assert len(set(lengths)) > 4
 
 
+def test_a_run_goes_on_in_mid_trajectory_to_the_bit(tmp_path):
+    sampler = HMC(epochs=80, chains=2, step_size=0.1, burn_in=0.3, num_draws=50)
+    batch = next(TASK.train.ordered(24))
+
+    def started():
+        torch.manual_seed(3)
+        network = MLP(hidden=(4,))(TASK.signature)
+        return sampler.init(network, TASK, setting(1)[2])
+
+    def go_on(state, until: int):
+        while state.done < until:
+            sampler.step(state, network_loss, batch)
+        return sampler.predictor(state)
+
+    whole = go_on(started(), 80)
+    half = started()
+    go_on(half, 53)
+    assert 0 < half.place < half.length
+    torch.save({"state": half.state_dict(), "noise": torch.get_rng_state()}, tmp_path / "state.pt")
+    stored = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = started()
+    resumed.load_state_dict(stored["state"])
+    torch.set_rng_state(stored["noise"])
+    again = go_on(resumed, 80)
+    assert all(torch.equal(draws, whole.draws[name]) for name, draws in again.draws.items())
+    assert again.diagnostics == whole.diagnostics
+    assert again.num_draws > 2
+
+
 def dead_task() -> Task:
     """Two classes by the first of three features; the last one never varies in training."""
     generator = torch.Generator().manual_seed(0)

@@ -159,10 +159,11 @@ def test_draws_are_spread_over_the_steps_after_the_burn_in(count, expected):
 
 
 def test_a_fit_keeps_its_draws():
-    sampler = SGLD(epochs=5, batch_size=8, burn_in=0.4, num_draws=3)
+    sampler = SGLD(epochs=5, batch_size=8, burn_in=0.4, num_draws=5)
     predictor = Recipe(backbone=MLP(hidden=(4,)), sampler=sampler).fit(TASK, 0)
-    assert predictor.num_draws == 3
-    assert len(predictor.draws["head.bias"].unique(dim=0)) == 3
+    assert predictor.num_draws == 5
+    assert len(predictor.draws["head.bias"].unique(dim=0)) == 5
+    assert set(predictor.diagnostics) == {"rhat", "rhat_median", "ess", "ess_median"}
 
 
 @pytest.mark.parametrize(

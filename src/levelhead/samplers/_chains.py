@@ -5,14 +5,13 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
-from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.forward import Objective
 from levelhead.metrics.chains import ess, rhat
 from levelhead.network import Network
 from levelhead.predictor import WeightSamples
+from levelhead.samplers._agreement import MIN_DRAWS, agreement, watched_rows
 from levelhead.samplers._trajectory import Place, Posterior, StepSize, change, leap, moving
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -20,12 +19,10 @@ from levelhead.types import Batch, Scalar
 
 GROWTH = 1.2  # of trajectories, from one iteration of the burn-in to the next
 DIVERGED = 1000.0  # nats of energy that a trajectory of a sensible step size does not gain
-MIN_DRAWS = 4  # of a chain, for R-hat
 PLAIN = (
     *("done", "place", "length", "step_now", "tried", "momenta"),
     *("kept", "energies", "accepted", "probability", "divergences"),
 )  # of a state, what is stored as it is
-WATCHED = 100  # validation rows whose log likelihoods are compared between chains
 
 
 class ChainSpec(Protocol):
@@ -59,8 +56,7 @@ class ChainsState:
     def __init__(self, spec: ChainSpec, network: Network, task: Task, run: Run) -> None:
         self.spec, self.network = spec, network
         self.num_rows = len(task.train)
-        watched = next(task.val.ordered(WATCHED))
-        self.watched = watched.to(run.device, run.runtime.dtype)
+        self.watched = watched_rows(task, run)
         self.first = int(spec.burn_in * spec.epochs)  # epochs of the burn-in
         self.potential: Posterior | None = None
         self.done = 0
@@ -197,15 +193,7 @@ class ChainsState:
         if iterations >= MIN_DRAWS:
             energies = torch.stack(self.energies, dim=1)
             found |= {"rhat_energy": float(rhat(energies)), "ess_energy": float(ess(energies))}
-        if len(self.kept) >= MIN_DRAWS:
-            values = log_likelihoods(mixture, self.watched)
-            agreement, size = rhat(values), ess(values)
-            found |= {
-                "rhat": float(agreement.nan_to_num(1.0).max()),
-                "rhat_median": float(agreement.nanmedian()),
-                "ess": float(size.nan_to_num(math.inf).min()),
-                "ess_median": float(size.nanmedian()),
-            }
+        found |= agreement(mixture, self.watched)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -226,14 +214,6 @@ class ChainsState:
         self.starts = [Place(**place) for place in state["starts"]]
         self.ends = [Place(**place) for place in state["ends"]]
         self.step_size = StepSize(**state["step_size"])
-
-
-@torch.no_grad()
-def log_likelihoods(mixture: WeightSamples, batch: Batch) -> Float[Tensor, "chain draw *batch"]:
-    """log p(y | x, w) of each row under each draw: numbers that say the same of two weights with the same function."""
-    likelihood = mixture.network.likelihood
-    values = torch.stack([-likelihood.member_loss(outputs, batch.y).mean(0) for outputs in mixture.outputs(batch.x)])
-    return rearrange(values, "(chain draw) ... -> chain draw ...", chain=mixture.num_chains).cpu()
 
 
 def shuffled_starts(network: Network, chains: int, run: Run) -> list[dict[str, Tensor]]:

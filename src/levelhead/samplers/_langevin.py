@@ -11,7 +11,8 @@ from torch.nn import Parameter
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
-from levelhead.samplers._gradient import GradientSpec, descend, point, start, validate
+from levelhead.samplers._agreement import agreement, watched_rows
+from levelhead.samplers._gradient import GradientSpec, GradientState, descend, point, start, validate
 from levelhead.samplers._trajectory import moving, priors, unspoken
 from levelhead.samplers._visits import VisitsState
 from levelhead.tasks.task import Task
@@ -110,15 +111,22 @@ def validate_langevin(spec: LangevinSpec) -> None:
         raise ValueError(f"{name}: num_draws must be at least 1, got {spec.num_draws}")
 
 
-def begin(spec: LangevinSpec, network: Network, task: Task, run: Run) -> VisitsState:
+class LangevinState(VisitsState):
+    """The path, the draws kept, and the rows by whose likelihoods the draws are compared."""
+
+    def __init__(self, inner: GradientState, watched: Batch) -> None:
+        super().__init__(inner)
+        self.watched = watched
+
+
+def begin(spec: LangevinSpec, network: Network, task: Task, run: Run) -> LangevinState:
     """The state before the first step."""
     moved, num_rows = set(moving(network).values()), len(task.train)
-    return VisitsState(
-        start(spec, network, task, run, lambda groups: Langevin(groups, spec, moved=moved, num_rows=num_rows))
-    )
+    inner = start(spec, network, task, run, lambda groups: Langevin(groups, spec, moved=moved, num_rows=num_rows))
+    return LangevinState(inner, watched_rows(task, run))
 
 
-def advance(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+def advance(spec: LangevinSpec, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
     """One step at the spec's rate and temperature; keeps nothing."""
     optimiser = state.inner.optimiser
     assert isinstance(optimiser, Langevin)
@@ -139,7 +147,7 @@ def due(done: int, first: int, last: int, count: int) -> bool:
     return place * count // length > (place - 1) * count // length
 
 
-def walk(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+def walk(spec: LangevinSpec, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
     """One step; keeps the weights where one of the spec's draws is due."""
     loss = advance(spec, state, objective, batch)
     total = state.inner.total
@@ -148,6 +156,10 @@ def walk(spec: LangevinSpec, state: VisitsState, objective: Objective, batch: Ba
     return loss
 
 
-def visited(state: VisitsState) -> Predictor:
-    """The mixture over the draws kept; the first weights where there was no step."""
-    return state.predictor() if state.kept else point(state.inner)
+def visited(state: LangevinState) -> Predictor:
+    """The mixture over the draws kept, and how far they agree; the first weights where there was no step."""
+    if not state.kept:
+        return point(state.inner)
+    mixture = state.predictor()
+    mixture.diagnostics = agreement(mixture, state.watched)
+    return mixture

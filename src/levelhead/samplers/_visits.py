@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from levelhead.network import Network
-from levelhead.predictor import Predictor, WeightSamples
+from levelhead.predictor import WeightSamples
 from levelhead.samplers._gradient import GradientState
 from levelhead.types import CannotCompose
 
@@ -26,7 +26,7 @@ class VisitsState:
         self.kept.append({name: t.detach().clone() for name, t in present.items() if t.is_floating_point()})
         del self.kept[:-at_most]
 
-    def predictor(self) -> Predictor:
+    def predictor(self) -> WeightSamples:
         """The equal mixture over the moments kept."""
         stacked = {name: torch.stack([moment[name] for moment in self.kept]) for name in self.kept[0]}
         return WeightSamples(self.network, stacked)

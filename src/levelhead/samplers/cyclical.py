@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
-from levelhead.samplers._langevin import advance, due, visited
-from levelhead.samplers._visits import VisitsState
+from levelhead.samplers._langevin import LangevinState, advance, due, visited
 from levelhead.samplers.sghmc import SGHMC
 from levelhead.samplers.sgld import SGLD
 from levelhead.tasks.task import Task
@@ -60,13 +59,13 @@ class Cyclical:
         """That of the inner sampler."""
         return self.inner.batch_size
 
-    def init(self, network: Network, task: Task, run: Run) -> VisitsState:
+    def init(self, network: Network, task: Task, run: Run) -> LangevinState:
         """See `Sampler.init`."""
         langevin(self.inner)
-        state: VisitsState = self.inner.init(network, task, run)
+        state: LangevinState = self.inner.init(network, task, run)
         return state
 
-    def step(self, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+    def step(self, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
         """One inner step at the cycle's rate, with noise in the last part of the cycle."""
         inner, total = langevin(self.inner), state.inner.total
         length = math.ceil(total / self.cycles)
@@ -81,7 +80,7 @@ class Cyclical:
             state.keep(self.cycles * self.draws)
         return loss
 
-    def predictor(self, state: VisitsState) -> Predictor:
+    def predictor(self, state: LangevinState) -> Predictor:
         """The mixture over the draws of all cycles."""
         return visited(state)
 

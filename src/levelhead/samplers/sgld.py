@@ -7,8 +7,7 @@ from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
 from levelhead.samplers._gradient import Precision, Schedule
-from levelhead.samplers._langevin import Preconditioner, begin, validate_langevin, visited, walk
-from levelhead.samplers._visits import VisitsState
+from levelhead.samplers._langevin import LangevinState, Preconditioner, begin, validate_langevin, visited, walk
 from levelhead.tasks.task import Task
 from levelhead.training import Run
 from levelhead.types import Batch, Reference, Scalar
@@ -56,14 +55,14 @@ class SGLD:
     def __post_init__(self) -> None:
         validate_langevin(self)
 
-    def init(self, network: Network, task: Task, run: Run) -> VisitsState:
+    def init(self, network: Network, task: Task, run: Run) -> LangevinState:
         """See `Sampler.init`."""
         return begin(self, network, task, run)
 
-    def step(self, state: VisitsState, objective: Objective, batch: Batch) -> Scalar:
+    def step(self, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
         """One step; keeps the weights where one of the draws is due."""
         return walk(self, state, objective, batch)
 
-    def predictor(self, state: VisitsState) -> Predictor:
-        """The mixture over the draws."""
+    def predictor(self, state: LangevinState) -> Predictor:
+        """The mixture over the draws; its diagnostics hold R-hat and effective sample size, as HMC's."""
         return visited(state)
