@@ -1,6 +1,7 @@
 """BatchEnsemble: four members at the weights of one; what their initialisation does."""
 
 from reproductions.harness import Options, Section, study
+from reproductions.implicit_ensembles import AGAINST_DEEP, images
 
 SAMPLER = "adamw(epochs={epochs}, batch_size=100, lr=0.001, weight_decay=0.0, schedule='constant')"
 RECIPES = {
@@ -44,4 +45,5 @@ def run(options: Options) -> list[Section]:
         "ensemble of 4): CIFAR-10 95.31 / 95.94 / 96.30, CIFAR-100 78.32 / 80.32 / 81.02. The last column is an "
         "earlier prototype of ours: a 784-200-200-10 MLP, the same optimiser and number of epochs."
     )
-    return [Section("fashion-mini (6,000 images), MLP 784-200-200-10, Adam 1e-3, 25 epochs", header, rows, note)]
+    title = "fashion-mini (6,000 images), MLP 784-200-200-10, Adam 1e-3, 25 epochs"
+    return [Section(title, header, rows, note), images(options, AGAINST_DEEP)]

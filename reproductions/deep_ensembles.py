@@ -1,5 +1,6 @@
 """Deep ensembles: NLL falls with the ensemble, FGSM helps more than random signs, and the UCI table."""
 
+from reproductions import implicit_ensembles
 from reproductions.harness import Options, Section, number, study
 
 MLP = "mlp(hidden=(200, 200, 200), batch_norm=True)"
@@ -23,8 +24,8 @@ PUBLISHED = {
 
 
 def run(options: Options) -> list[Section]:
-    """Classification on fashion-mini, regression on UCI."""
-    return [images(options), tables(options)]
+    """Classification on fashion-mini, regression on UCI, and cheap ensembles on CIFAR-10."""
+    return [images(options), tables(options), implicit_ensembles.images(options, tuple(implicit_ensembles.RECIPES))]
 
 
 def images(options: Options) -> Section:

@@ -1,6 +1,7 @@
 """FiLM-Ensemble: what the initial spread of scales and shifts does, beside BatchEnsemble and a deep ensemble."""
 
 from reproductions.harness import SEVEN, Options, Section, study
+from reproductions.implicit_ensembles import AGAINST_DEEP, images
 
 SAMPLER = "adamw(epochs={epochs}, batch_size=100, lr=0.001, weight_decay=0.0, schedule='constant')"
 RECIPES = {
@@ -53,4 +54,4 @@ def run(options: Options) -> list[Section]:
         "images: a 784-200-200-10 MLP with BatchNorm, the same optimiser and number of epochs."
     )
     title = "fashion-mini (6,000 images), MLP 784-200-200-10 with BatchNorm, Adam 1e-3, 25 epochs"
-    return [Section(title, header, rows, note)]
+    return [Section(title, header, rows, note), images(options, AGAINST_DEEP)]

@@ -17,6 +17,7 @@ RECIPES = {
     "rank-1 network": "rank1_bnn + elbo + {sampler}",
     DEEP: "{sampler} + deep_ensemble(size=4)",
 }
+AGAINST_DEEP = (ONE, "BatchEnsemble, random signs", "FiLM-Ensemble", DEEP)
 # uncertainty-baselines, WRN-28-10 on CIFAR-10, four members (MIMO: three): NLL / accuracy / ECE
 PUBLISHED = {
     ONE: "0.159 / 96.0 / 0.023",

@@ -120,6 +120,21 @@ def test_norms_of_members_and_of_all(backbone, signature: Signature) -> None:
         assert same == ([True, True, True, False] if isolated else [False] * 4)
 
 
+def test_scales_and_shifts_of_members() -> None:
+    network = ResNet(depth=8, width=4, norm="group")(IMAGES)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.GroupNorm)]
+    assert not BatchEnsemble()(network).layers(PerMember)
+    made = BatchEnsemble(per_member_affine=True)(network)
+    owned = made.layers(PerMember)
+    assert len(owned) == len(norms) > 0
+    x = IMAGES.example(4)
+    before = made(x).detach()
+    with torch.no_grad():
+        owned[0].members[2].bias += 1.0
+    same = [bool(torch.allclose(a, b)) for a, b in zip(made(x), before, strict=True)]
+    assert same == [True, True, False, True]
+
+
 @pytest.mark.parametrize("backbone, signature", BACKBONES, ids=repr)
 def test_ones_are_the_network_itself_and_the_weights_stay(backbone, signature: Signature) -> None:
     network = backbone(signature)

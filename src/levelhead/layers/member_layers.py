@@ -13,6 +13,7 @@ from levelhead.layers.per_member import PerMember
 from levelhead.network import Network
 from levelhead.probe import evaluating
 
+AFFINE = (nn.GroupNorm, nn.LayerNorm)
 NOT_CALLED = "its weight is used without calling it, or not at all: shared by all members"
 NOT_LINEAR = "a {kind} is not linear in its input on an example: vectors on inputs and outputs would not be a member"
 
@@ -44,25 +45,32 @@ def with_members(
     layer: Callable[[nn.Module], nn.Module],
     *,
     per_member_norm: bool,
+    per_member_affine: bool = False,
     within: str,
     author: str,
 ) -> Network:
     """The network with `layer` made of every linear layer and convolution that can have members, in one pass.
 
-    per_member_norm  each member gets its own BatchNorm, too. within "all", "features" or "head"; see `Network.replace`.
+    per_member_norm    each member gets its own BatchNorm, too.
+    per_member_affine  and its own scales and shifts of group and layer norms.
+    within             "all", "features" or "head"; see `Network.replace`.
     """
     shapes, skipped = called_layers(network)
     if within == "head":
         skipped = ()
-    wanted = (*LINEAR, _BatchNorm) if per_member_norm else LINEAR
+    norms = ((_BatchNorm,) if per_member_norm else ()) + (AFFINE if per_member_affine else ())
+    wanted = (*LINEAR, *norms)
     owned = tuple(f"{n}." for n, m in network.named_modules() if isinstance(m, Membered))
+    if per_member_affine:
+        affine = (n for n, m in network.named_modules() if isinstance(m, AFFINE) and n.startswith("features."))
+        shapes |= {name for name in affine if not name.startswith(owned)}
 
     def match(name: str, module: nn.Module) -> bool:
         in_head = name.partition(".")[0] == "head" and not name.startswith(owned)
         return isinstance(module, wanted) and (name in shapes or in_head)
 
     def make(module: nn.Module) -> nn.Module:
-        return PerMember(module, num_members) if isinstance(module, _BatchNorm) else layer(module)
+        return PerMember(module, num_members) if isinstance(module, norms) else layer(module)
 
     # Declared before, so that what is measured on the way runs with this many members.
     declared = network.copy().declare(num_members=num_members)

@@ -34,6 +34,8 @@ class BatchEnsemble:
     rank             pairs of vectors a member: W_k = W * sum_q s_qk r_qk'.
     per_member_norm  each member has its own BatchNorm, statistics of its own rows included: the ensemble is then
                      exactly as many networks. False: one BatchNorm over all rows, as the published numbers have it.
+    per_member_affine  each member has its own scales and shifts of group and layer norms, whose statistics are of each
+                     example anyway.
     fast_lr          factor on the learning rate of r, s and b (0.25 in the authors' ImageNet run). They have no weight
                      decay.
     within           "all", "features" or "head".
@@ -56,6 +58,7 @@ class BatchEnsemble:
     per_member_norm: bool = True
     fast_lr: float = 0.5
     within: str = "all"
+    per_member_affine: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("num_members", self.num_members), ("rank", self.rank)):
@@ -80,6 +83,7 @@ class BatchEnsemble:
             self.num_members,
             self.layer,
             per_member_norm=self.per_member_norm,
+            per_member_affine=self.per_member_affine,
             within=self.within,
             author="BatchEnsemble",
         )
