@@ -78,7 +78,7 @@ def run(options: Options) -> list[Section]:
     leapfrogs = 60 if options.quick else 4000
     sections = [dead_pixels(options, leapfrogs), dependent_features(options, leapfrogs)]
     for task in (small_mnist(options), small_fashion()):
-        sections += corrupted(options, task, 30 if options.quick else 6000)
+        sections += corrupted(options, task, 30 if options.quick else 4000)
     return sections
 
 
