@@ -12,6 +12,8 @@ def test_the_names_that_there_are():
         [
             *("cifar10", "csv:PATH", "cubic", "digits", "fashion-mini", "fashion-mnist", "folder:PATH", "hf:NAME"),
             *("stripes", "two-moons"),
+            *(f"function/{name}" for name in ("abs", "step", "kink", "square", "cubic", "sine", "forrester", "levy")),
+            *(f"function/{name}" for name in ("branin", "camel", "styblinski")),
             *(f"uci/{name}" for name in ("boston", "concrete", "energy", "power-plant", "wine", "yacht")),
             *(f"uci-gap/{name}" for name in ("boston", "concrete", "energy", "power-plant", "wine", "yacht")),
         ]
