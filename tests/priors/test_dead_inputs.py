@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
-from levelhead.likelihood import Categorical
+from levelhead.likelihood import Categorical, Gaussian
 from levelhead.network import Network
 from levelhead.objectives.emp_cov_prior import EmpCovPrior
 from levelhead.objectives.gaussian_prior import GaussianPrior
-from levelhead.predictor import WeightSamples
+from levelhead.posthoc.laplace import Laplace
+from levelhead.predictor import Point, WeightSamples
 from levelhead.recipe import Recipe
 from levelhead.samplers.adamw import AdamW
 from levelhead.samplers.hmc import HMC
@@ -64,3 +66,22 @@ def test_a_point_estimate_brings_them_to_zero():
     weight = next(point.networks()).get_parameter(WEIGHT).detach()
     assert float(weight[:, 2].abs().max()) < 1e-3
     assert float(weight[:, 0].abs().max()) > 0.1
+
+
+def test_linearised_laplace_keeps_the_mean_and_widens_by_the_prior_alone():
+    """At x + delta e_dead the variance grows by delta^2 / prior_precision |df/dh|^2: the desired behaviour."""
+    torch.manual_seed(0)
+    x = torch.randn(46, 3, dtype=torch.float64)
+    x[:, 2] = 0.0
+    y = x[:, :1].sin()
+    bounds = {"train": (0, 40), "val": (40, 42), "calibration": (42, 44), "test": (44, 46)}
+    rows = Task("line", *(Split(n, x[a:b], y[a:b]) for n, (a, b) in bounds.items()), Gaussian())
+    net = Network(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), nn.Linear(4, 2), rows.signature, width=4).double()
+    with torch.no_grad():
+        net.features[0].weight[:, 2] = 0.0
+    posterior = Laplace(subset="all", structure="full", prior_precision=4.0)(Point(net).double(), rows)
+    with torch.no_grad():
+        before, after = (posterior(at) for at in (x[:5], x[:5] + torch.tensor([0.0, 0.0, 3.0])))
+        slope = net.head.weight[0] * (1 - net.features(x[:5]).square())
+    assert_close(after.mean, before.mean)
+    assert_close(after.variance - before.variance, (9 / 4 * slope.square().sum(-1))[:, None])
