@@ -27,7 +27,7 @@ demo: $(VENV)/.study
 	$(BIN)/python -m levelhead.cli.main $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not interop" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not interop" $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

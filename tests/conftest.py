@@ -7,6 +7,7 @@ from typing import NoReturn
 import pytest
 import torch
 from hypothesis import settings
+from partners import left_out
 from typechecker import install
 
 # Before anything imports levelhead: from here on every annotated shape of the library is checked in every call.
@@ -28,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--data-dir", type=Path, default=ROOT.parent / "shared" / "data", help="folder with cifar10/, mnist/ and uci/"
     )
     parser.addoption("--all-pairs", action="store_true", help="every two parts together, not a choice of them")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k: who asks for some tests gets the same cases of them
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all-pairs"):
+        gone = set(left_out(items))
+        items[:] = [item for item in items if item not in gone]
 
 
 def missing(what: str) -> NoReturn:

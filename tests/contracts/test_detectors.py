@@ -71,6 +71,7 @@ def test_every_row_gets_a_number_whatever_the_predictor(detector):
         assert score.isfinite().all(), kind
 
 
+@pytest.mark.partners(4, "detector", "surgery")
 @each_detector
 @pytest.mark.parametrize("surgery", SURGERIES, ids=name)
 def test_it_takes_networks_after_any_surgery_or_says_why_not(detector, surgery):

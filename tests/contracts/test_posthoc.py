@@ -124,6 +124,7 @@ def test_inside_an_ensemble_every_member_gets_its_own(step):
     assert predictor(X).log_probs.isfinite().all()
 
 
+@pytest.mark.partners(6, "step", "second")
 @each_step
 @pytest.mark.parametrize("second", STEPS, ids=name)
 def test_another_step_on_top_works_or_says_why_not(step, second):
@@ -137,6 +138,7 @@ def operated(style: str, surgeries: tuple[Any, ...]) -> Predictor:
     return fit(style, *surgeries)
 
 
+@pytest.mark.partners(6, "step", "surgery")
 @each_step
 @pytest.mark.parametrize("surgery", [None, *SURGERIES], ids=lambda part: "none" if part is None else name(part))
 def test_it_takes_networks_after_any_surgery_or_says_why_not(step, surgery):

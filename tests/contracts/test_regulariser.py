@@ -127,6 +127,7 @@ def test_two_fits_from_one_spec_agree(regulariser):
     assert all(torch.equal(t, again[key]) for key, t in first.items())
 
 
+@pytest.mark.partners(6, "regulariser", "other")
 @each_regulariser
 @pytest.mark.parametrize("other", REGULARISERS, ids=name)
 def test_it_composes_outside_another(regulariser, other):

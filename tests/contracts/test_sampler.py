@@ -177,6 +177,7 @@ def test_it_trains_every_style_of_network_or_says_why_not(sampler, style):
     assert fitted is None or fitted(X).probs.isfinite().all()
 
 
+@pytest.mark.partners(3, "sampler", "around")
 @each_sampler
 @pytest.mark.parametrize("around", WRAPPERS, ids=name)
 def test_wrappers_take_it_or_say_why_not(sampler, around):

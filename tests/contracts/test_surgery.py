@@ -1,4 +1,4 @@
-"""What every surgery must do, on every style of network that it accepts."""
+"""What every surgery must do on the styles of network that it accepts: every test on three, others for the next test."""
 
 import copy
 from typing import Any
@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from levelhead.declared import Membered, Stochastic
+from levelhead.measuring import stable_seed
 from levelhead.network import Network
 from levelhead.passes import noise_state, side_pass
 
 SURGERIES = specs("surgeries")
 each_surgery = pytest.mark.parametrize("surgery", SURGERIES, ids=name)
+
+
+@pytest.fixture
+def styles(request: pytest.FixtureRequest, surgery: Any) -> list[str]:
+    """Three styles that the surgery accepts, others for every test; all of them with --all-pairs."""
+    found = sorted(applicable(surgery), key=lambda style: stable_seed(request.node.name, style))
+    return found if request.config.getoption("--all-pairs") else found[:3]
 
 
 def samples(network: Network) -> int | None:
@@ -38,8 +46,8 @@ def test_it_works_on_some_style_and_refuses_the_others_with_advice(surgery):
 
 
 @each_surgery
-def test_the_argument_is_untouched(surgery):
-    for style in applicable(surgery):
+def test_the_argument_is_untouched(surgery, styles):
+    for style in styles:
         before = made(style).eval()
         state, structure = copy.deepcopy(before.state_dict()), repr(before)
         declared = (before.num_members, before.num_samples, before.notes, before.width)
@@ -58,8 +66,8 @@ def test_the_argument_is_untouched(surgery):
 
 
 @each_surgery
-def test_it_notes_what_it_did(surgery):
-    for style in applicable(surgery):
+def test_it_notes_what_it_did(surgery, styles):
+    for style in styles:
         before, after = operated(surgery, style)
         notes = after.notes[len(before.notes) :]
         assert notes, style
@@ -69,8 +77,8 @@ def test_it_notes_what_it_did(surgery):
 
 
 @each_surgery
-def test_the_shape_of_outputs_is_kept(surgery):
-    for style in applicable(surgery):
+def test_the_shape_of_outputs_is_kept(surgery, styles):
+    for style in styles:
         before, after = operated(surgery, style)
         assert after.num_outputs == before.num_outputs
         rows = after.num_members
@@ -85,9 +93,9 @@ def test_the_shape_of_outputs_is_kept(surgery):
 
 
 @each_surgery
-def test_weights_of_kept_and_adapted_layers_are_kept(surgery):
+def test_weights_of_kept_and_adapted_layers_are_kept(surgery, styles):
     """`redraws: ClassVar = True` says that the places it converts start anew, as its paper has it."""
-    for style in applicable(surgery):
+    for style in styles:
         before, after = operated(surgery, style)
         converted = {place for note in after.notes for place in note.converted}
         held = list(after.state_dict().values())
@@ -104,8 +112,8 @@ def test_weights_of_kept_and_adapted_layers_are_kept(surgery):
 
 
 @each_surgery
-def test_dtype_mode_and_frozen_weights_are_kept(surgery):
-    for style in applicable(surgery):
+def test_dtype_mode_and_frozen_weights_are_kept(surgery, styles):
+    for style in styles:
         before = made(style).double().eval()
         frozen = dict(before.features.named_parameters())
         first = next(iter(frozen))
@@ -168,8 +176,8 @@ def test_shared_layers_stay_shared(surgery):
 
 
 @each_surgery
-def test_every_parameter_gets_a_gradient(surgery):
-    for style in applicable(surgery):
+def test_every_parameter_gets_a_gradient(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         outputs = after.train()(X)
         after.likelihood.loss(outputs, Y).backward()
@@ -181,8 +189,8 @@ def test_every_parameter_gets_a_gradient(surgery):
 
 
 @each_surgery
-def test_gradients_reach_the_input(surgery):
-    for style in applicable(surgery):
+def test_gradients_reach_the_input(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         x = X.clone().requires_grad_(True)
         after.eval()(x, num_samples=samples(after)).square().sum().backward()
@@ -191,8 +199,8 @@ def test_gradients_reach_the_input(surgery):
 
 
 @each_surgery
-def test_prediction_moves_nothing(surgery):
-    for style in applicable(surgery):
+def test_prediction_moves_nothing(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         after.train()(X)
         after.eval()
@@ -203,8 +211,8 @@ def test_prediction_moves_nothing(surgery):
 
 
 @each_surgery
-def test_side_passes_move_no_statistic_and_training_passes_replace_theirs(surgery):
-    for style in applicable(surgery):
+def test_side_passes_move_no_statistic_and_training_passes_replace_theirs(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         after.train()
         held, objects = buffers(after), dict(after.named_buffers())
@@ -223,8 +231,8 @@ def test_side_passes_move_no_statistic_and_training_passes_replace_theirs(surger
 
 
 @each_surgery
-def test_evaluation_repeats_itself_and_draws_only_on_request(surgery):
-    for style in applicable(surgery):
+def test_evaluation_repeats_itself_and_draws_only_on_request(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         after.eval()
         assert torch.equal(after(X), after(X)), style
@@ -237,16 +245,16 @@ def test_evaluation_repeats_itself_and_draws_only_on_request(surgery):
 
 
 @each_surgery
-def test_what_is_promised_to_be_exact_at_rest_is(surgery):
+def test_what_is_promised_to_be_exact_at_rest_is(surgery, styles):
     """`exact_at_rest: ClassVar = True` says that outputs are the original's where nothing draws."""
-    for style in applicable(surgery) if getattr(surgery, "exact_at_rest", False) else ():
+    for style in styles if getattr(surgery, "exact_at_rest", False) else ():
         before, after = operated(surgery, style)
         assert_close(after.eval()(X), before.eval()(X), rtol=1e-4, atol=1e-5)
 
 
 @each_surgery
-def test_members_differ(surgery):
-    for style in applicable(surgery):
+def test_members_differ(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         rows = after.eval()(X)
         for k in range(1, after.num_members):
@@ -257,16 +265,16 @@ def test_members_differ(surgery):
 
 
 @each_surgery
-def test_rows_do_not_depend_on_their_company(surgery):
-    for style in applicable(surgery):
+def test_rows_do_not_depend_on_their_company(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         after.eval()
         assert_close(after(X[:2]), after(X)[:, :2], rtol=1e-4, atol=1e-5, msg=lambda text, s=style: f"{s}: {text}")
 
 
 @each_surgery
-def test_the_state_is_the_whole_network(surgery):
-    for style in applicable(surgery):
+def test_the_state_is_the_whole_network(surgery, styles):
+    for style in styles:
         one, other = made(style, surgery, seed=0), made(style, surgery, seed=1)
         one.train()(X)
         other.load_state_dict(one.state_dict())
@@ -274,20 +282,21 @@ def test_the_state_is_the_whole_network(surgery):
 
 
 @each_surgery
-def test_the_seed_decides_everything(surgery):
-    for style in applicable(surgery):
+def test_the_seed_decides_everything(surgery, styles):
+    for style in styles:
         one, same = made(style, surgery, seed=3), made(style, surgery, seed=3)
         assert repr(one) == repr(same), style
         for key, tensor in one.state_dict().items():
             assert torch.equal(tensor, same.state_dict()[key]), f"{style}: {key}"
 
 
+@pytest.mark.partners(6, "surgery", "second")
 @each_surgery
 @pytest.mark.parametrize("second", SURGERIES, ids=name)
 def test_a_second_surgery_on_top_works_or_says_why_not(surgery, second):
-    for style in [style for style in ("foreign", "resnet", "tokens") if style in set(applicable(surgery))]:
-        if refusal(second, style):
-            continue
+    """On each of three styles that both accept alone."""
+    both = set(applicable(surgery)) & set(applicable(second))
+    for style in [style for style in ("foreign", "resnet", "tokens") if style in both]:
         once = made(style, surgery)
         held = copy.deepcopy(once.state_dict())
         twice, _ = attempt(lambda once=once: second(once))
@@ -315,8 +324,8 @@ def test_a_network_with_nothing_to_replace_is_refused_or_its_head_is_changed(sur
 
 
 @each_surgery
-def test_every_tensor_is_registered_so_that_it_moves_with_the_network(surgery):
-    for style in applicable(surgery):
+def test_every_tensor_is_registered_so_that_it_moves_with_the_network(surgery, styles):
+    for style in styles:
         _, after = operated(surgery, style)
         loose = [(n, key) for n, m in after.named_modules() for key, t in vars(m).items() if isinstance(t, Tensor)]
         assert not loose, f"{style}: {loose}"
