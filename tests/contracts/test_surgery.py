@@ -1,4 +1,4 @@
-"""What every surgery must do on the styles of network that it accepts: every test on three, others for the next test."""
+"""What every surgery must do on the styles of network that it accepts: three for a test, others for the next."""
 
 import copy
 from typing import Any
