@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from contracts.styles import regression
 from torch.testing import assert_close
 
+from levelhead import hyper_deep
 from levelhead.backbones.mlp import MLP
 from levelhead.hyper_deep import SEARCH, HyperDeepEnsemble, Search, Trial, believed, joined
 from levelhead.objectives.layer_l2 import LayerL2
 from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import Ensemble, predict
+from levelhead.processes import held
 from levelhead.proposals import Drawn
 from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.samplers.adamw import AdamW
@@ -360,3 +363,24 @@ def test_the_trials_of_a_search_are_candidates_for_a_selection(tmp_path: Path):
     assert len(found.considered) == 5
     _, (_, ours) = searched(spec)
     assert found.selection.history == pytest.approx(ours.history, abs=1e-6)
+
+
+def test_a_trial_that_another_process_has_is_waited_for(monkeypatch, counted, tmp_path: Path):
+    spec = dataclasses.replace(SEARCHED, stratify=False, candidates=3)
+    runtime = Runtime(folder=tmp_path / "one", shared=tmp_path / "trials")
+    search = Search(spec, TASK, Run(0, runtime))
+    search.settings = [spec.setting(search.run_, number) for number in range(3)]
+    _, busy = search.places(search.fit_of(Trial(1, 0)), Trial(1, 0))
+    order: list[int] = []
+    with ExitStack() as others:
+        assert others.enter_context(held(busy))
+
+        def waited(seconds: float) -> None:
+            order.append(len(counted))
+            others.close()
+
+        monkeypatch.setattr(hyper_deep.time, "sleep", waited)
+        search.train([Trial(number, 0) for number in range(3)])
+    assert order == [2]  # both others had been trained by then
+    assert len(counted) == 3
+    assert set(search.done) == {Trial(0, 0), Trial(1, 0), Trial(2, 0)}

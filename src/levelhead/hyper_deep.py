@@ -5,7 +5,9 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Ensemble, Predictor, predict
-from levelhead.processes import each
+from levelhead.processes import each, held
 from levelhead.proposals import PRUNERS, RANDOM, SAMPLERS, Drawn, OptunaProposals, Proposals, Space, paths
 from levelhead.recipe import Fit, PostHoc, finished, rehearse, shared_out
 from levelhead.selection import OBJECTIVES, NoFiniteScore, Selection, greedy_select, greedy_select_densities
@@ -29,6 +31,8 @@ from levelhead.values import digest, get_path, set_path, to_json
 
 SELECTIONS = ("greedy", "best", "seeds")
 EPOCHS = "sampler.epochs"
+BUSY = "busy"  # another process works on a trial
+RETRY_SECONDS = 0.5
 ALL_DIVERGED = (
     "HyperDeepEnsemble: the loss of all {count} trainings became no number. Lower the learning rates of the space, or "
     "clip gradients (member.sampler.clip)"
@@ -83,6 +87,7 @@ class HyperDeepEnsemble:
     looks       shares of `sampler.epochs`, growing, below 1.
 
     Trials that a folder holds are loaded, so a killed search goes on, and one with more candidates starts from them.
+    Several processes may run the same search on one folder: each takes trials that no other one has.
     runtime.workers trials are fitted side by side.
 
     Wenzel, Snoek, Tran & Jenatton, arXiv 2006.13570.
@@ -250,7 +255,15 @@ class Search:
             (fit, self.task, self.seed_of(trial), *self.places(fit, trial), self.settings[trial.setting])
             for fit, trial in zip(fits, trials, strict=True)
         ]
-        return list(each(_attempt, jobs, workers=self.run_.runtime.workers))
+        found: list[Done | str | None] = [BUSY] * len(jobs)
+        while BUSY in found:  # what another process has at work comes last, and is then there to load
+            waiting = [place for place, done in enumerate(found) if done == BUSY]
+            again = list(each(_attempt, [jobs[place] for place in waiting], workers=self.run_.runtime.workers))
+            for place, done in zip(waiting, again, strict=True):
+                found[place] = done
+            if all(done == BUSY for done in again):
+                time.sleep(RETRY_SECONDS if again else 0)
+        return [done for done in found if not isinstance(done, str)]
 
     def came_to_something(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that can be selected from. Raises NonFiniteLoss where none can."""
@@ -383,12 +396,18 @@ def joined(task: Task) -> Task:
     return clone
 
 
-def _attempt(*job: Any) -> Done | None:
-    """A trial, or None where its loss was no number: one wild draw must not end a search."""
-    try:
-        return _fit_trial(*job)
-    except NonFiniteLoss:
-        return None
+def _attempt(
+    fit: Fit, task: Task, seed: int, runtime: Runtime, kept: Path | None, setting: Mapping[str, Any]
+) -> Done | str | None:
+    """A trial, fitted now or by an earlier run. None: its loss was no number, which must not end a search. BUSY: some
+    other process is at it."""
+    with nullcontext(True) if kept is None else held(kept) as mine:
+        if not mine:
+            return BUSY
+        try:
+            return _fit_trial(fit, task, seed, runtime, kept, setting)
+        except NonFiniteLoss:
+            return None
 
 
 def _fit_trial(
@@ -402,12 +421,8 @@ def _fit_trial(
     beliefs = believed(predictor, task, runtime.device)
     if kept is None or stored is None:
         return Done(predictor, None, beliefs)
-    kept.mkdir(parents=True, exist_ok=True)
-    try:
+    if not (kept / "predictor").exists():  # a kill may have come between it and what it says
         save(predictor, kept / "predictor")
-    except OSError:  # another search has finished the same trial meanwhile: to the bit the same
-        if not (kept / "predictor").exists():
-            raise
     known = {"json": to_json(fit), "task": task.name, "content": task.digest, "seed": seed}
     told = json.dumps({**known, "setting": to_json(dict(setting))}, indent=1)
     (kept / "recipe.json").write_text(told, encoding="utf-8")

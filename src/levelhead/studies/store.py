@@ -16,13 +16,13 @@ status "running" whose lock is free was left by a kill, and the cell is taken up
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from levelhead.processes import held as held
 from levelhead.types import require
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
@@ -138,20 +138,6 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Hold a cell's lock for a while; False where another process holds it. The lock ends with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+b") as file:
-        if not _lock(file):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            _unlock(file)
-
-
 def is_held(folder: Path) -> bool:
     """Whether some process works on a cell now."""
     if not (folder / ".lock").exists():
@@ -175,38 +161,3 @@ def last_lines(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _as_number(text: str) -> tuple[int, str]:
     return (int(text), "") if text.isdigit() else (-1, text)
-
-
-if sys.platform == "win32":  # pragma: no cover
-
-    def _lock(file: IO[bytes]) -> bool:
-        import msvcrt
-
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-
-    def _lock(file: IO[bytes]) -> bool:
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_UN)
