@@ -1,7 +1,6 @@
 """What every predictor must do, whichever sampler, post-hoc step or mixture made it."""
 
 import copy
-import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.styles import STYLES, TASK, X, Y, applicable, attempt, fit, host, label_steps, made, name, refusal, specs
-from contracts.test_sampler import company
+from contracts.test_sampler import company, small
 from torch.testing import assert_close
 
 from levelhead.network import Network
@@ -26,16 +25,11 @@ ONE = X[:1]
 
 
 def sampled(sampler: Any) -> Predictor:
-    """A short fit by a sampler with its own settings, epochs aside."""
+    """A short fit by a sampler with its own settings, sizes aside."""
     style, surgery = company(sampler, "resnet")
     network = made(style, *surgery).train()
-    changes: dict[str, Any] = {}
-    inner = SGD(epochs=2, batch_size=8, lr=0.02)
-    for field in dataclasses.fields(sampler):
-        if field.name in ("epochs", "inner", "batch_size"):
-            changes[field.name] = {"epochs": 2, "inner": inner, "batch_size": sampler.batch_size and 8}[field.name]
     with seeded(0):
-        return train(network, TASK.sealed(), (), dataclasses.replace(sampler, **changes), Run(0))
+        return train(network, TASK.sealed(), (), small(sampler, 2), Run(0))
 
 
 def after(step: Any) -> Predictor:
