@@ -73,6 +73,16 @@ def test_the_padded_digits_of_the_paper_have_the_problem():
     assert f"{dead} of 100 pixels never change" in directions_of(x)[1]
 
 
+def test_directions_of_little_variance_are_told():
+    x = noise(400).clamp(100, 140)
+    x[:, 0, 1] = x[:, 0, 0]
+    x[:200:100, 0, 1, 2] += 1
+    level, text = directions_of(x)
+    assert level == "warning"
+    assert text.startswith("without variance in train: 5 of 36 directions of the others")
+    assert text.endswith("; 1 of 36 directions of pixels have less than 1/400 of a pixel's variance")
+
+
 @pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_IMAGES"])
 def test_large_splits_are_looked_at_in_part(limit, monkeypatch):
     monkeypatch.setattr(_directions, limit, 100)

@@ -53,11 +53,17 @@ def images(train: Split, found: Findings) -> None:
     live = (~dead).nonzero().flatten()
     if not len(live):
         return
-    words = []
+    words, nearly = [], ""
     if bool(dead.any()):
         words.append(f"{int(dead.sum())} of {len(dead)} pixels never change")
     if len(live) <= MOST_INPUTS:
-        count, _ = without_variance(moments(train, live))
+        pixels = moments(train, live)
+        count, _ = without_variance(pixels)
+        little = with_little(pixels, len(train)) - count
+        if little > 0:
+            nearly = (
+                f"; {little} of {len(live)} directions of pixels have less than 1/{len(train)} of a pixel's variance"
+            )
         seen = min(len(train), MOST_ROWS)
         few = f", more than {seen} rows can span" if seen <= len(live) else ""
         if count:
@@ -66,9 +72,10 @@ def images(train: Split, found: Findings) -> None:
     if patch:
         words.append(f"{patch} of {size} directions of {PATCH} x {PATCH} patches")
     if words:
-        found.warn("directions", f"without variance in train: {'; '.join(words)}", ADVICE)
+        found.warn("directions", f"without variance in train: {'; '.join(words)}{nearly}", ADVICE)
     else:
-        found.note("directions", f"train varies in all {len(dead)} pixels and all {size} directions of patches")
+        text = f"train varies in all {len(dead)} pixels and all {size} directions of patches{nearly}"
+        found.note("directions", text)
 
 
 def constant(x: Shaped[Tensor, "row *input"]) -> Bool[Tensor, " input"]:
@@ -97,6 +104,16 @@ def patches(train: Split) -> tuple[int, int]:
     for part in train.x[::step].split(CHUNK // 10):
         found.add(rearrange(F.unfold(as_float(part), kernel), "b input place -> (b place) input"))
     return without_variance(found)[0], len(found.mean)
+
+
+def with_little(moments: Moments, num_rows: int) -> int:
+    """How many directions have less than 1 / num_rows of an input's mean variance, in one unit for all inputs.
+
+    There all rows together say less of a weight than a prior with unit variance of pre-activations does: the posterior
+    is near that prior.
+    """
+    covariance = moments.covariance
+    return int((torch.linalg.eigvalsh(covariance) < covariance.diagonal().mean() / num_rows).sum())
 
 
 def without_variance(moments: Moments) -> tuple[int, Float[Tensor, " input"]]:
