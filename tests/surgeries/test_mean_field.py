@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
+from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.gaussian_weights import GaussianWeights
 from levelhead.layers.per_member import PerMember
 from levelhead.likelihood import Categorical, Signature
@@ -17,7 +18,8 @@ from levelhead.passes import seeded
 from levelhead.predictor import Point
 from levelhead.recipe import DeepEnsemble
 from levelhead.storage import load, save
-from levelhead.surgeries.mean_field import MeanField
+from levelhead.surgeries.hyper_batch import HyperBatch
+from levelhead.surgeries.mean_field import ANSWERS, MeanField
 from levelhead.tasks.stripes import stripes
 from levelhead.text import parse
 from levelhead.types import NoLayerReplaced
@@ -34,6 +36,15 @@ def test_every_linear_layer_and_convolution_gets_a_posterior():
     assert len(MeanField(within="features")(LeNet()(IMAGES)).layers(GaussianWeights)) == 4
     norms = [m for m in MeanField()(ResNet(depth=8, width=4)(IMAGES)).modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
+
+
+def test_what_turns_hyper_parameters_into_weights_stays_a_point():
+    network = MeanField()(HyperBatch()(LeNet()(IMAGES)))
+    layers = network.layers(ConditionalWeights)
+    assert layers
+    assert not any(isinstance(m, GaussianWeights) for layer in layers for m in layer.embedding.modules())
+    assert isinstance(network.features.hidden1.linear.response, GaussianWeights)
+    assert ("features.hidden1.linear.embedding", ANSWERS) in network.notes[-1].skipped
 
 
 def test_last_layer_draws_share_the_features():

@@ -21,7 +21,7 @@ class SGLD:
     that of the recipe: N times its objective (priors among the objectives included), and the prior below.
 
     lr              in the units of SGD's: of the mean loss. The papers step on the summed log joint: their step is
-                    lr / N (and half of that in Welling & Teh).
+                    lr / N (twice that in Welling & Teh, who halve it).
     prior_scale     of the prior N(0, prior_scale^2) of the weights that no prior among the objectives speaks of (and
                     whose layer does not decline decay); None: these have a flat prior. The same prior under SGD is
                     weight_decay 1 / (N prior_scale^2). 0.45 is variance 1/5.

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.gaussian_weights import ESTIMATORS, KINDS, gaussian_layer
 from levelhead.network import Network
 from levelhead.probe import Trace
@@ -13,6 +14,7 @@ from levelhead.types import Reference
 WITHIN = ("all", "features", "head")
 OF_ITS_OWN = "a {kind} uses its weight in a way of its own: it stays a point"
 NOT_CALLED = "its weight is used without calling it, or not at all: it stays a point"
+ANSWERS = "it turns hyper-parameters into weights and is no weight of the network: it stays a point"
 CLASSES = tuple(KINDS)
 
 
@@ -66,9 +68,11 @@ class MeanField:
     def __call__(self, network: Network) -> Network:
         """The network with a posterior over the weights of its layers."""
         called, skipped = _found(network, network.trace()) if self.within != "head" else (set(), ())
+        answering = _answering(network)
 
         def match(name: str, module: nn.Module) -> bool:
-            return type(module) in KINDS and (name in called or name.partition(".")[0] == "head")
+            chosen = name in called or name.partition(".")[0] == "head"
+            return type(module) in KINDS and chosen and not name.startswith(answering)
 
         def make(module: nn.Module) -> nn.Module:
             return gaussian_layer(module, estimator=self.estimator, init_scale=self.init_scale)  # type: ignore[arg-type]
@@ -80,11 +84,21 @@ class MeanField:
 def _found(network: Network, trace: Trace) -> tuple[set[str], tuple[tuple[str, str], ...]]:
     """Names of the features' layers that can have a posterior; the others, with the reason."""
     called = {call.name for call in trace.calls}
+    answering = _answering(network)
     skipped = []
     for name, module in network.features.named_modules(prefix="features"):
         if isinstance(module, CLASSES):
-            if type(module) not in KINDS:
+            if name.startswith(answering):
+                skipped.append((name, ANSWERS))
+            elif type(module) not in KINDS:
                 skipped.append((name, OF_ITS_OWN.format(kind=type(module).__name__)))
             elif name not in called:
                 skipped.append((name, NOT_CALLED))
     return called, tuple(skipped)
+
+
+def _answering(network: Network) -> tuple[str, ...]:
+    """Where layers that read hyper-parameters make their weights of them: tiny numbers, of which no prior knows."""
+    return tuple(
+        f"{name}.embedding" for name, layer in network.named_modules() if isinstance(layer, ConditionalWeights)
+    )
