@@ -1,8 +1,9 @@
 """What reproductions share: a study through the ordinary API, means with standard errors, the page between markers."""
 
+import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import cpu_count
@@ -153,6 +154,15 @@ def by_passes(
             measured = evaluation.records(predictor, data, suites)
             found[n] += [{**record._asdict(), "recipe": cell.name, "seed": cell.seed} for record in measured]
     return {n: Measured(pd.DataFrame(rows)) for n, rows in found.items()}
+
+
+def remembered(place: Path, make: Callable[[], Any]) -> Any:
+    """Plain numbers that are measured once: from the file at `place`, or made and written there."""
+    if not place.exists():
+        found = make()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(found))
+    return json.loads(place.read_text())
 
 
 def document(name: str, sections: Sequence[Section], options: Options) -> str:

@@ -9,6 +9,7 @@ import torch
 from posthoc.small import blobs, line, mlp, trained
 from torch import nn
 
+from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.catalogue import parts
@@ -106,6 +107,19 @@ def test_a_choice_depends_on_the_seed_alone_and_touches_nothing(rule: type) -> N
     assert net.training is mode
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+@each_rule
+def test_kernels_are_laid_out_as_places_are(rule: type) -> None:
+    """Convolutions keep their channels innermost; flat places do not care."""
+    task = stripes(n=12, size=12)
+    net = LeNet()(task.signature)
+    chosen = short(rule, k=7, include=("features.stage1.*weight",), exclude_dead=False)(net, task)
+    assert len(chosen) == 7
+    assert chosen.max() < places(net)[0].stop
+    if rule is Magnitude:
+        kernel = net.features.stage1.conv.weight.detach()
+        assert set(chosen.tolist()) == set(kernel.abs().reshape(-1).topk(7).indices.tolist())
 
 
 @each_rule

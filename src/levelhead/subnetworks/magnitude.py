@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from levelhead.network import Network
 from levelhead.subnetworks._rule import Rule
@@ -24,5 +23,4 @@ class Magnitude(Rule):
 
     def scores(self, network: Network, task: Task) -> Float[Tensor, " parameter"]:
         """See `Rule.scores`."""
-        with torch.no_grad():
-            return parameters_to_vector(network.parameters()).abs()
+        return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).abs()
