@@ -1,4 +1,4 @@
-"""Laplace over all weights beside laplace-torch, in float64 on the same network: curvature, evidence and predictions."""
+"""Laplace over all weights beside laplace-torch, in float64 on one network: curvature, evidence, predictions."""
 
 import copy
 import math

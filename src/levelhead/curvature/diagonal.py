@@ -45,6 +45,10 @@ class Diagonal:
         """See `BlockCurvature.coordinates`."""
         return rows.gradients().flatten(2)
 
+    def along(self, rows: Rows) -> Rows:
+        """See `BlockCurvature.along`: the rows themselves."""
+        return rows
+
     def scaled(self, factor: float) -> "Diagonal":
         """See `Curvature.scaled`."""
         return Diagonal(self.values * factor)

@@ -100,6 +100,30 @@ class Part(NamedTuple):
         """Coordinates in units of the posterior's standard deviations: what they add to the outputs' covariance."""
         return self.coordinates * (self.spectrum + prior[self.tensor]).rsqrt().to(self.coordinates)
 
+    def variances(self, priors: Sequence[Priors]) -> list[Float[Tensor, "batch k"]]:
+        """What these coordinates add to the variance of each output, under several priors."""
+        weights = torch.stack([1 / (self.spectrum + prior[self.tensor]) for prior in priors], dim=-1)
+        return list(torch.einsum("k n w, w p -> p n k", self.coordinates.square(), weights.to(self.coordinates)))
+
+
+class OuterPart(NamedTuple):
+    """The same of a tensor that is used once an example: G = b a', so that variances want no G."""
+
+    rows: Rows
+    spectrum: Float[Tensor, " own"]
+    tensor: int
+
+    def variances(self, priors: Sequence[Priors]) -> list[Float[Tensor, "batch k"]]:
+        """What these coordinates add to the variance of each output, under several priors."""
+        a, b = self.rows.inputs[:, :, 0].square(), self.rows.cotangents[:, :, :, 0].square()
+        values = self.spectrum.reshape(len(a), b.shape[-1], a.shape[-1])
+        weights = [1 / (values + prior[self.tensor]).to(a) for prior in priors]
+        return [torch.einsum("k g n o, g n o -> n k", b, torch.einsum("g o i, g n i -> g n o", w, a)) for w in weights]
+
+    def root(self, prior: Priors) -> Float[Tensor, "k batch own"]:
+        """See `Part.root`."""
+        return Part(self.rows.gradients().flatten(2), self.spectrum, self.tensor).root(prior)
+
 
 class Joint(Protocol):
     """H over a selection."""
@@ -120,7 +144,7 @@ class Joint(Protocol):
     def sample(self, noise: Float[Tensor, "*b flat"], *, prior: Priors) -> Float[Tensor, "*b flat"]:
         """Draws of Normal(0, (H + prior)^-1), made of standard normal noise."""
 
-    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part | OuterPart]:
         """The Jacobian in coordinates in which H + prior is diagonal.
 
         Where all precisions are equal, the coordinates do not depend on them.
@@ -155,10 +179,13 @@ class PerTensor:
         pieces = zip(self.blocks, self._split(noise), prior, strict=True)
         return self._flat([block.sample(part, prior=float(p)) for block, part, p in pieces])
 
-    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part | OuterPart]:
         """See `Joint.parts`."""
         for tensor, (block, (_, rows)) in enumerate(zip(self.blocks, gone, strict=True)):
-            yield Part(block.coordinates(rows), block.values.flatten(), tensor)
+            if rows.inputs.shape[2] == 1:
+                yield OuterPart(block.along(rows), block.values.flatten(), tensor)
+            else:
+                yield Part(block.coordinates(rows), block.values.flatten(), tensor)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Joint.tensors`."""
@@ -206,7 +233,7 @@ class Whole:
         """See `Joint.sample`."""
         return self.value.sample(noise, prior=self._prior(prior))
 
-    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part]:
+    def parts(self, gone: Iterable[tuple[Watch, Rows]], *, prior: Priors) -> Iterator[Part | OuterPart]:
         """See `Joint.parts`. Unequal precisions want a decomposition in their units, which is kept."""
         jacobian = self.selection.jacobian(gone)
         if (prior == prior[0]).all():

@@ -58,6 +58,10 @@ class Kronecker:
         like = rows.cotangents
         return rows.gradients(self.out_vectors.to(like), self.in_vectors.to(like)).flatten(2)
 
+    def along(self, rows: Rows) -> Rows:
+        """See `BlockCurvature.along`."""
+        return rows.rotated(self.out_vectors.to(rows.inputs), self.in_vectors.to(rows.inputs))
+
     def scaled(self, factor: float) -> "Kronecker":
         """See `Curvature.scaled`."""
         return Kronecker(self.out_vectors, self.out_values * factor, self.in_vectors, self.in_values)

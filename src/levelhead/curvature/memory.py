@@ -10,7 +10,7 @@ from levelhead.curvature.joint import Selection
 from levelhead.network import Network
 from levelhead.types import CannotCompose
 
-MOST_ROWS = 100  # at a time: beyond it nothing gets faster
+MOST_ROWS, MOST_BYTES = 100, 2**28  # of a pass: beyond them nothing gets faster
 ADVICE = {
     "full": "structure='kronecker', 'diagonal' or 'low_rank', or a subnetwork of fewer parameters",
     "low_rank": "a smaller rank, structure='kronecker' or 'diagonal'",
@@ -44,7 +44,7 @@ class Memory(NamedTuple):
                 f"its sums and {said(self.row)} a row, and the limit is {said(limit)}. Write {ADVICE[structure]}; or "
                 f"memory={(self.fitting + self.row) / 2**30:.2f} and more, in GiB, if the machine has it"
             )
-        return min(rows, MOST_ROWS)
+        return min(rows, MOST_ROWS, max(1, MOST_BYTES // self.row))
 
     def __str__(self) -> str:
         return (

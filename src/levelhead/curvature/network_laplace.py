@@ -9,7 +9,7 @@ from torch import Tensor
 from levelhead.curvature.capture import Pass, passing
 from levelhead.curvature.diagonal import Diagonal
 from levelhead.curvature.flat_diagonal import FlatDiagonal
-from levelhead.curvature.joint import Joint, PerTensor, Priors, Selection, Whole
+from levelhead.curvature.joint import Joint, OuterPart, Part, PerTensor, Priors, Selection, Whole
 from levelhead.curvature.kronecker import Kronecker
 from levelhead.curvature.linked import PAIRWISE, as_dtype, linked
 from levelhead.curvature.spectral import Spectral
@@ -123,20 +123,19 @@ class NetworkLaplace(Predictor):
         totals: list[Tensor] = []
         with torch.set_grad_enabled(differentiable), seeded(seed, gone.outputs.device):
             for part in curvature.parts(gone.back(columns, differentiable=differentiable), prior=priors[0]):
-                noise = None
-                if self.link == "mc":
-                    noise = torch.randn(len(part.spectrum), self.num_draws).to(part.coordinates)
-                found = [self._added(part.root(prior), noise) for prior in priors]
+                found = [added.double() for added in self._added(part, priors)]
                 totals = [t + f for t, f in zip(totals, found, strict=True)] if totals else found
         return [self._belief(outputs, total) for total in totals]
 
-    def _added(self, root: Float[Tensor, "k batch own"], noise: Float[Tensor, "own draw"] | None) -> Tensor:
-        """What some coordinates add to the spread of the outputs, or to draws of them."""
-        if noise is not None:
-            return torch.einsum("k n w, w s -> s n k", root, noise).double()
-        if self.link in PAIRWISE:
-            return torch.einsum("k n w, l n w -> n k l", root, root).double()
-        return torch.einsum("k n w, k n w -> n k", root, root).double()
+    def _added(self, part: Part | OuterPart, priors: Sequence[Priors]) -> list[Tensor]:
+        """What some coordinates add to the spread of the outputs, or to draws of them, under each prior."""
+        if self.link not in ("mc", *PAIRWISE):
+            return part.variances(priors)
+        roots = [part.root(prior) for prior in priors]
+        if self.link == "mc":
+            noise = torch.randn(len(part.spectrum), self.num_draws).to(roots[0])
+            return [torch.einsum("k n w, w s -> s n k", root, noise) for root in roots]
+        return [torch.einsum("k n w, l n w -> n k l", root, root) for root in roots]
 
     def _belief(self, outputs: Float[Tensor, "batch output"], total: Tensor) -> Predictive:
         likelihood = self.network.likelihood

@@ -40,6 +40,13 @@ class Rows:
             found = torch.einsum("k n g o i, g o p -> k n g p i", found, left)
         return found
 
+    def rotated(self, left: Tensor, right: Tensor) -> "Rows":
+        """The rows of left' G right."""
+        return Rows(
+            torch.einsum("g n r i, g i j -> g n r j", self.inputs, right),
+            torch.einsum("k g n r o, g o p -> k g n r p", self.cotangents, left),
+        )
+
     def squares(self) -> Float[Tensor, "group out in"]:
         """sum_kn G_kn^2, entry by entry; a tensor used once an example wants no G."""
         if self.inputs.shape[2] == 1:

@@ -62,6 +62,9 @@ class BlockCurvature(Curvature, Protocol):
     def coordinates(self, rows: Rows) -> Float[Tensor, "k batch own"]:
         """V' G for the gradients G of some rows: along eigenvectors, in the order of `values`."""
 
+    def along(self, rows: Rows) -> Rows:
+        """Rows whose gradients are these coordinates."""
+
 
 class BlockAccumulator(Protocol):
     """Sums of one tensor's curvature over batches, columns included."""
