@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from levelhead.curvature.capture import passing
 from levelhead.curvature.diagonal import DiagonalBlockSum
 from levelhead.curvature.evidence import NetworkEvidence
-from levelhead.curvature.fit_network import BlockSums, FullSums, Sums, curvature_at
+from levelhead.curvature.fit_network import BlockSums, FullSums, RowSums, Sums, curvature_at, few_rows
 from levelhead.curvature.joint import Joint, Selection
 from levelhead.curvature.kronecker import KroneckerBlockSum
 from levelhead.curvature.places import places
@@ -22,10 +22,12 @@ from levelhead.predictive import LOG_TWO_PI
 from levelhead.tasks.split import Split
 from levelhead.types import Batch, CannotCompose, Scalar
 
-SUMS: dict[str, Callable[[Selection], Sums]] = {
-    "kronecker": lambda selection: BlockSums(selection, KroneckerBlockSum),
-    "diagonal": lambda selection: BlockSums(selection, DiagonalBlockSum),
-    "full": FullSums,
+SUMS: dict[str, Callable[[Selection, int, Network], Sums]] = {
+    "kronecker": lambda selection, num_rows, network: BlockSums(selection, KroneckerBlockSum),
+    "diagonal": lambda selection, num_rows, network: BlockSums(selection, DiagonalBlockSum),
+    "full": lambda selection, num_rows, network: (
+        RowSums(selection) if few_rows(selection, num_rows, network) else FullSums(selection)
+    ),
 }
 
 
@@ -38,7 +40,7 @@ class Passed(NamedTuple):
     curvature: Joint
     log_likelihood: float
     squared: float = 0.0
-    count: int = 0
+    num_errors: int = 0
 
 
 def passed(
@@ -46,7 +48,7 @@ def passed(
 ) -> Passed:
     """The curvature of the loss over a split; at a noise of 1 where the evidence chooses it."""
     like = next(network.parameters())
-    sums = SUMS[structure](selection)
+    sums = SUMS[structure](selection, len(split), network)
     log_likelihood, squared, count = 0.0, 0.0, 0
     with passing(network, selection.watches, differentiable=False) as run, torch.no_grad():
         for batch in split.ordered(rows):
@@ -124,5 +126,5 @@ def evidence(
     if log_variance is None:
         return NetworkEvidence(found.curvature, found.log_likelihood, theta, groups)(log_prior.exp())
     s = log_variance.exp()
-    fitted = -0.5 * (found.squared / s + found.count * (LOG_TWO_PI + log_variance))
+    fitted = -0.5 * (found.squared / s + found.num_errors * (LOG_TWO_PI + log_variance))
     return fitted + NetworkEvidence(found.curvature, 0.0, theta / s.sqrt(), groups)(s * log_prior.exp())

@@ -136,9 +136,8 @@ class MarginalLikelihoodState:
         names = [name for name, p in self.network.named_parameters() if p.requires_grad]
         self.selection = Selection.of_names(self.network, names)
         self.groups = grouped(self.selection.names, by_layer=spec.scope == "layer")
-        self.rows = estimate(self.network, self.selection, spec.structure, rank=1).rows(
-            MEMORY, structure=spec.structure
-        )
+        memory = estimate(self.network, self.selection, spec.structure, rank=1, num_rows=len(self.train))
+        self.rows = memory.rows(MEMORY, structure=spec.structure)
         like = next(self.network.parameters())
         check_uses(self.network, self.selection.watches, next(self.train.ordered(2)).to(like.device, like.dtype).x)
         start = torch.tensor(spec.prior_precision, dtype=torch.float64, device=like.device).log()
