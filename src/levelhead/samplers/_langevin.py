@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -163,3 +163,26 @@ def visited(state: LangevinState) -> Predictor:
     mixture = state.predictor()
     mixture.diagnostics = agreement(mixture, state.watched)
     return mixture
+
+
+class Walk:
+    """Mixin of samplers with the fields of `LangevinSpec`, which step at one rate and keep draws evenly."""
+
+    clip: ClassVar = None
+    warmup_epochs: ClassVar = 0.0
+    weight_decay: ClassVar = 0.0
+
+    def __post_init__(self: LangevinSpec) -> None:
+        validate_langevin(self)
+
+    def init(self: LangevinSpec, network: Network, task: Task, run: Run) -> LangevinState:
+        """See `Sampler.init`."""
+        return begin(self, network, task, run)
+
+    def step(self: LangevinSpec, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
+        """One step; keeps the weights where one of the draws is due."""
+        return walk(self, state, objective, batch)
+
+    def predictor(self, state: LangevinState) -> Predictor:
+        """The mixture over the draws; its diagnostics hold R-hat and effective sample size, as HMC's."""
+        return visited(state)

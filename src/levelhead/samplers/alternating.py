@@ -18,6 +18,7 @@ from levelhead.network import Network
 from levelhead.passes import seeded, still
 from levelhead.predictive import Predictive, mix
 from levelhead.predictor import Predictor, noise_of, samples_of
+from levelhead.samplers._around import Around
 from levelhead.samplers._response import RESPONSES, Responding, check_centred, fixed
 from levelhead.samplers.adamw import AdamW
 from levelhead.tasks.task import Split, Task
@@ -32,7 +33,7 @@ NO_HYPER = (
 
 
 @dataclass(frozen=True)
-class Alternating:
+class Alternating(Around):
     """`every` steps of `inner` on training rows at drawn hyper-parameters, then one step of these on validation rows.
 
     Training: E_lambda[ mean_k loss(f_k(x; lambda_k), y, lambda_k) ] + R / N, one lambda a row; R is the L2 penalty of
@@ -91,16 +92,6 @@ class Alternating:
             raise ValueError(f"Alternating: wants every >= 1 and num_draws >= 0, got {self.every} and {self.num_draws}")
         if self.lr < 0 or self.tau < 0 or self.warmup_epochs < 0:
             raise ValueError("Alternating: lr, tau and warmup_epochs must not be negative")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> "AlternatingState":
         """See `Sampler.init`."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
+from levelhead.samplers._around import Around
 from levelhead.samplers._langevin import LangevinState, advance, due, visited
 from levelhead.samplers.sghmc import SGHMC
 from levelhead.samplers.sgld import SGLD
@@ -16,7 +17,7 @@ from levelhead.types import Batch, CannotCompose, Reference, Scalar
 
 
 @dataclass(frozen=True)
-class Cyclical:
+class Cyclical(Around):
     """lr_k = lr / 2 (cos(pi r) + 1), r = mod(k - 1, C) / C in each cycle of C = ceil(K / M) of the K steps.
 
     Without noise (temperature 0) while r < 1 - noisy: exploration; from there on with the inner temperature, and the
@@ -48,16 +49,6 @@ class Cyclical:
             raise ValueError(f"Cyclical: cycles and draws must be at least 1, got {self.cycles} and {self.draws}")
         if not 0 < self.noisy <= 1:
             raise ValueError(f"Cyclical: noisy must be in (0, 1], got {self.noisy}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> LangevinState:
         """See `Sampler.init`."""

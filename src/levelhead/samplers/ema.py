@@ -9,6 +9,7 @@ from torch import Tensor
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
+from levelhead.samplers._around import Around
 from levelhead.samplers._gradient import GradientState
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.task import Task
@@ -17,7 +18,7 @@ from levelhead.types import Batch, CannotCompose, Reference, Scalar
 
 
 @dataclass(frozen=True)
-class EMA:
+class EMA(Around):
     """average <- d average + (1 - d) weights after each step,  d = min(decay, (1 + steps) / (10 + steps)).
 
     Floating-point buffers (running statistics) are averaged too. The prediction uses the averages.
@@ -33,16 +34,6 @@ class EMA:
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
             raise ValueError(f"EMA: decay must be in [0, 1), got {self.decay}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> "EMAState":
         """See `Sampler.init`."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
+from levelhead.samplers._around import Around
 from levelhead.samplers._visits import VisitsState, gradient_state
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.task import Task
@@ -14,7 +15,7 @@ from levelhead.types import Batch, Reference, Scalar
 
 
 @dataclass(frozen=True)
-class FastGeometric:
+class FastGeometric(Around):
     """An ordinary run, then cycles in which the rate falls from `high` to `low` and rises again; kept in each middle.
 
     In a cycle of c steps, t = (i mod c + 1) / c for step i:  lr = (1 - 2 t) high + 2 t low for t <= 1/2, and
@@ -53,16 +54,6 @@ class FastGeometric:
             raise ValueError(f"FastGeometric: wants 0 <= low <= high, got low={self.low} and high={self.high}")
         if self.num_members < 1:
             raise ValueError(f"FastGeometric: num_members must be at least 1, got {self.num_members}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler, cycles included."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> VisitsState:
         """See `Sampler.init`."""

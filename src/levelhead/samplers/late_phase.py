@@ -12,6 +12,7 @@ from levelhead.declared import KeepsStatistics
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Point, Predictor, WeightSamples
+from levelhead.samplers._around import Around
 from levelhead.samplers._gradient import GradientState
 from levelhead.samplers._visits import gradient_state
 from levelhead.samplers.sgd import SGD
@@ -24,7 +25,7 @@ CHOICES = ("auto", "norms", "head", "all")
 
 
 @dataclass(frozen=True)
-class LatePhase:
+class LatePhase(Around):
     """From `begin` on, K copies phi_k of some parameters beside shared theta; in the end phi = 1/K sum_k phi_k.
 
     Each copy has its own batches, optimiser moments and running statistics: step i trains theta and phi_k, k = i mod K.
@@ -65,16 +66,6 @@ class LatePhase:
             raise ValueError(f"LatePhase: noise must not be negative, got {self.noise}")
         if self.parameters not in CHOICES:
             raise ValueError(f"LatePhase: parameters must be one of {CHOICES}, got {self.parameters!r}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> "LatePhaseState":
         """See `Sampler.init`."""

@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from levelhead.forward import Objective
-from levelhead.network import Network
-from levelhead.predictor import Predictor
 from levelhead.samplers._gradient import Precision, Schedule
-from levelhead.samplers._langevin import LangevinState, Preconditioner, begin, validate_langevin, visited, walk
-from levelhead.tasks.task import Task
-from levelhead.training import Run
-from levelhead.types import Batch, Reference, Scalar
+from levelhead.samplers._langevin import Preconditioner, Walk
+from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
-class SGLD:
+class SGLD(Walk):
     """w <- w - lr g + (2 lr T / N)^(1/2) xi,  xi ~ N(0, I),  g the gradient of -log p(w | data) / N on a minibatch.
 
     Samples p(w | data)^(1 / T) as lr goes to 0; at a finite rate the minibatch's own noise adds to it. The posterior is
@@ -37,9 +32,6 @@ class SGLD:
     reference: ClassVar = Reference(
         "Welling & Teh", 2011, title="Bayesian learning via stochastic gradient Langevin dynamics"
     )
-    clip: ClassVar = None
-    warmup_epochs: ClassVar = 0.0
-    weight_decay: ClassVar = 0.0
     momentum: ClassVar = 0.0
     epochs: int = 100
     batch_size: int = 80
@@ -51,18 +43,3 @@ class SGLD:
     schedule: Schedule = "constant"
     preconditioner: Preconditioner = "none"
     precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        validate_langevin(self)
-
-    def init(self, network: Network, task: Task, run: Run) -> LangevinState:
-        """See `Sampler.init`."""
-        return begin(self, network, task, run)
-
-    def step(self, state: LangevinState, objective: Objective, batch: Batch) -> Scalar:
-        """One step; keeps the weights where one of the draws is due."""
-        return walk(self, state, objective, batch)
-
-    def predictor(self, state: LangevinState) -> Predictor:
-        """The mixture over the draws; its diagnostics hold R-hat and effective sample size, as HMC's."""
-        return visited(state)

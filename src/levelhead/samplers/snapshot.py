@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
+from levelhead.samplers._around import Around
 from levelhead.samplers._visits import VisitsState, gradient_state
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.task import Task
@@ -14,7 +15,7 @@ from levelhead.types import Batch, Reference, Scalar
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Around):
     """M cycles of lr / 2 (1 + cos(pi t)), t from 0 to 1 in each; the weights at the end of every cycle are a member.
 
     The price of one run: the inner sampler's epochs are shared out among the cycles. Its own schedule gives way to the
@@ -42,16 +43,6 @@ class Snapshot:
             raise ValueError(f"Snapshot: cycles must be at least 1, got {self.cycles}")
         if self.num_members is not None and not 1 <= self.num_members <= self.cycles:
             raise ValueError(f"Snapshot: num_members must be from 1 to cycles={self.cycles}, got {self.num_members}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> VisitsState:
         """See `Sampler.init`."""

@@ -11,6 +11,7 @@ from levelhead.declared import KeepsStatistics
 from levelhead.forward import Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor, WeightSamples
+from levelhead.samplers._around import Around
 from levelhead.samplers._gradient import GradientState
 from levelhead.samplers.sgd import SGD
 from levelhead.tasks.task import Task
@@ -21,7 +22,7 @@ MIN_VARIANCE = 1e-30  # the difference of two running moments may round below ze
 
 
 @dataclass(frozen=True)
-class SWAG:
+class SWAG(Around):
     """w = mean + scale (sigma z1 / sqrt 2 + D z2 / sqrt(2 (K - 1))),  z1, z2 ~ N(0, I).
 
     mean and sigma^2 are running moments of the weights, D the last K = `rank` deviations from the running mean; all
@@ -52,16 +53,6 @@ class SWAG:
             raise ValueError(f"SWAG: rank must be 0 (diagonal) or at least 2, got {self.rank}")
         if self.num_draws < 0 or self.scale < 0:
             raise ValueError(f"SWAG: num_draws and scale must not be negative, got {self.num_draws}, {self.scale}")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> "SWAGState":
         """See `Sampler.init`."""
