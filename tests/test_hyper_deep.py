@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from levelhead import hyper_deep
 from levelhead.backbones.mlp import MLP
-from levelhead.hyper_deep import SEARCH, HyperDeepEnsemble, Search, Trial, believed, joined
+from levelhead.hyper_deep import SEARCH, HyperDeepEnsemble, Search
 from levelhead.objectives.layer_l2 import LayerL2
 from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import Ensemble, predict
@@ -30,6 +30,7 @@ from levelhead.studies.select import select
 from levelhead.tasks.stripes import stripes
 from levelhead.text import parse, to_text
 from levelhead.training import Run, Runtime
+from levelhead.trials import Trial, believed, joined
 from levelhead.types import CannotCompose, MissingExtra, NonFiniteLoss
 from levelhead.values import NoSuchPath
 

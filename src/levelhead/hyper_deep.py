@@ -7,55 +7,33 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.predictive import CategoricalMixture
-from levelhead.predictor import Ensemble, Predictor, predict
-from levelhead.processes import each, held
+from levelhead.predictor import Ensemble, Predictor
+from levelhead.processes import each
 from levelhead.proposals import PRUNERS, RANDOM, SAMPLERS, Drawn, OptunaProposals, Proposals, Space, paths
 from levelhead.recipe import Fit, PostHoc, finished, rehearse, shared_out
 from levelhead.selection import OBJECTIVES, NoFiniteScore, Selection, greedy_select, greedy_select_densities
-from levelhead.storage import load, save
-from levelhead.tasks.split import Split
+from levelhead.storage import load
 from levelhead.tasks.task import Task
 from levelhead.training import Run, Runtime
+from levelhead.trials import BUSY, EPOCHS, Done, Trial, attempt, fit_trial, joined, shortened_to
 from levelhead.types import CannotCompose, NonFiniteLoss
 from levelhead.values import digest, get_path, set_path, to_json
 
 SELECTIONS = ("greedy", "best", "seeds")
-EPOCHS = "sampler.epochs"
-BUSY = "busy"  # another process works on a trial
 RETRY_SECONDS = 0.5
 ALL_DIVERGED = (
     "HyperDeepEnsemble: the loss of all {count} trainings became no number. Lower the learning rates of the space, or "
     "clip gradients (member.sampler.clip)"
 )
 SEARCH = "search.json"  # in the fit's folder: what was tried, and what was picked
-
-
-class Trial(NamedTuple):
-    """One training: the number of its setting (0 is the member as it is), its number among that setting's seeds."""
-
-    setting: int
-    column: int
-
-
-class Done(NamedTuple):
-    """What a training left: its predictor (None where it lies in the folder) and log p(y) on the validation rows.
-
-    beliefs  (row, class) log probabilities for classes, (row,) log densities of the targets else.
-    """
-
-    predictor: Predictor | None
-    folder: Path | None
-    beliefs: Float[Tensor, "row *class"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +236,7 @@ class Search:
         found: list[Done | str | None] = [BUSY] * len(jobs)
         while BUSY in found:  # what another process has at work comes last, and is then there to load
             waiting = [place for place, done in enumerate(found) if done == BUSY]
-            again = list(each(_attempt, [jobs[place] for place in waiting], workers=self.run_.runtime.workers))
+            again = list(each(attempt, [jobs[place] for place in waiting], workers=self.run_.runtime.workers))
             for place, done in zip(waiting, again, strict=True):
                 found[place] = done
             if all(done == BUSY for done in again):
@@ -349,7 +327,7 @@ class Search:
             for fit in (self.fit_of(trials[j]),)
         ]
         self.trainings += len(jobs)
-        return [self.read(done) for done in each(_fit_trial, jobs, workers=self.run_.runtime.workers)]
+        return [self.read(done) for done in each(fit_trial, jobs, workers=self.run_.runtime.workers)]
 
     def write_down(self, trials: Sequence[Trial], found: Selection) -> None:
         """The table of the search, beside the checkpoint folders: what was tried, what was picked, what it cost."""
@@ -378,68 +356,3 @@ class Search:
             ],
             "history": found.history,
         }
-
-
-def shortened_to(fit: Fit, share: float) -> Fit:
-    """The recipe at a share of its epochs, one at least."""
-    return set_path(fit, EPOCHS, max(1, round(share * get_path(fit, EPOCHS))))
-
-
-def joined(task: Task) -> Task:
-    """The task with its validation rows among the training rows. Its `val` is then its calibration: no row is in two
-    splits of one use, and no test row has moved."""
-    train = Split("train", torch.cat([task.train.x, task.val.x]), torch.cat([task.train.y, task.val.y]))
-    clone = task._with_splits(lambda split: split)
-    vars(clone).update(train=train, val=task.calibration, signature=task.signature, known_overlaps=True)
-    for known in ("_receipt", "overlaps"):
-        vars(clone).pop(known, None)
-    return clone
-
-
-def _attempt(
-    fit: Fit, task: Task, seed: int, runtime: Runtime, kept: Path | None, setting: Mapping[str, Any]
-) -> Done | str | None:
-    """A trial, fitted now or by an earlier run. None: its loss was no number, which must not end a search. BUSY: some
-    other process is at it."""
-    with nullcontext(True) if kept is None else held(kept) as mine:
-        if not mine:
-            return BUSY
-        try:
-            return _fit_trial(fit, task, seed, runtime, kept, setting)
-        except NonFiniteLoss:
-            return None
-
-
-def _fit_trial(
-    fit: Fit, task: Task, seed: int, runtime: Runtime, kept: Path | None, setting: Mapping[str, Any]
-) -> Done:
-    """Fit one trial, or load what an earlier run left of it."""
-    stored = None if kept is None else kept / "val.pt"
-    if kept is not None and stored is not None and stored.exists() and (kept / "predictor").exists():
-        return Done(None, kept, torch.load(stored, weights_only=True))
-    predictor = fit.fit(task, seed, runtime, rehearsed=True)
-    beliefs = believed(predictor, task, runtime.device)
-    if kept is None or stored is None:
-        return Done(predictor, None, beliefs)
-    if not (kept / "predictor").exists():  # a kill may have come between it and what it says
-        save(predictor, kept / "predictor")
-    known = {"json": to_json(fit), "task": task.name, "content": task.digest, "seed": seed}
-    told = json.dumps({**known, "setting": to_json(dict(setting))}, indent=1)
-    (kept / "recipe.json").write_text(told, encoding="utf-8")
-    scratch = stored.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(beliefs, scratch)
-    os.replace(scratch, stored)
-    return Done(None, kept, beliefs)
-
-
-def believed(predictor: Predictor, task: Task, device: str) -> Float[Tensor, "row *class"]:
-    """What a predictor says about the validation rows: log probabilities of classes, log densities of targets."""
-    val = task.val.to(device)
-    belief = predict(predictor, val)
-    if isinstance(belief, CategoricalMixture):
-        if belief.log_probs.ndim != 2 or val.y.is_floating_point():
-            raise CannotCompose(
-                "HyperDeepEnsemble selects by one label a row; use a task with integer labels, one for each example"
-            )
-        return belief.log_probs.detach().cpu()
-    return belief.log_prob(val.y).detach().cpu()
