@@ -21,6 +21,7 @@ from levelhead.tasks.task import Task
 from levelhead.types import CannotCompose, Reference
 
 Draw = Callable[[int], Tensor]
+BATCH = 1000  # rows whose features are computed at once
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class AttachNomu:
         like = next(point.network.parameters())
         x = next(task.train.ordered(len(task.train))).to(like.device, like.dtype).x
         with torch.no_grad():
-            features = point.embed(x)
+            features = torch.cat([point.embed(part) for part in x.split(BATCH)], dim=1)
         if features.ndim != 3:
             raise CannotCompose(
                 "AttachNomu() reads one vector of features an input, and these features are maps. Put a pooling layer "
