@@ -84,7 +84,7 @@ class FullSums:
 
 
 class RowSums:
-    """The rows of W, H = W' W, kept themselves: where they are fewer than the parameters, they are the smaller matrix."""
+    """The rows of W, H = W' W, kept as they are: the smaller matrix where they are fewer than the parameters."""
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
