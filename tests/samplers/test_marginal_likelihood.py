@@ -19,6 +19,7 @@ from levelhead.samplers.adamw import AdamW
 from levelhead.samplers.marginal_likelihood import MarginalLikelihood
 from levelhead.samplers.sgd import SGD
 from levelhead.samplers.swag import SWAG
+from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -169,9 +170,8 @@ def test_what_it_cannot_do_it_says():
     task = blobs()
 
     def fit(**fields):
-        regularisers = fields.pop("regularisers", ())
-        sampler = MarginalLikelihood(**fields)
-        return lh.Recipe(backbone=MLP(hidden=(4,)), regularisers=regularisers, sampler=sampler).fit(task)
+        parts = {name: fields.pop(name, ()) for name in ("regularisers", "surgery")}
+        return lh.Recipe(backbone=MLP(hidden=(4,)), sampler=MarginalLikelihood(**fields), **parts).fit(task)
 
     with pytest.raises(CannotCompose, match=r"sgd\(weight_decay=0.0\)"):
         fit(inner=SGD())
@@ -181,5 +181,7 @@ def test_what_it_cannot_do_it_says():
         fit(noise="evidence")
     with pytest.raises(CannotCompose, match="Leave one of the two out"):
         fit(regularisers=(GaussianPrior(),))
+    with pytest.raises(CannotCompose, match="put Laplace\\(\\) behind it"):
+        fit(surgery=(BatchEnsemble(),))
     with pytest.raises(ValueError, match="structure must be one of"):
         MarginalLikelihood(structure="low_rank")

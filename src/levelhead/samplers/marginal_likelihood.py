@@ -18,6 +18,7 @@ from levelhead.samplers._evidence import SUMS, Noise, evidence, passed
 from levelhead.samplers._gradient import GradientState
 from levelhead.samplers._trajectory import priors
 from levelhead.samplers.adamw import AdamW
+from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task
 from levelhead.training import Run, Sampler
 from levelhead.types import Batch, CannotCompose, Reference, Scalar
@@ -27,6 +28,10 @@ MEMORY = 2**30  # bytes that sums and passes may take
 DECAY = (
     "MarginalLikelihood chooses the prior, and {inner} decays weights by a prior of its own. Write "
     "{name}(weight_decay=0.0) inside, which stays out of the way"
+)
+UNKNOWN = (
+    "MarginalLikelihood wants the curvature of every weight that trains, in one network with one output a row. Leave "
+    "the surgery out, or train with {name} alone and put Laplace() behind it. What is in the way: {refusal}"
 )
 TWO_PRIORS = (
     "MarginalLikelihood chooses the precision of a Gaussian prior, and this recipe has a prior among its regularisers. "
@@ -133,13 +138,9 @@ class MarginalLikelihoodState:
     def __init__(self, spec: MarginalLikelihood, inner: GradientState, task: Task, run: Run) -> None:
         self.spec, self.inner, self.train, self.run = spec, inner, task.train, run
         self.network: Network = inner.network
-        names = [name for name, p in self.network.named_parameters() if p.requires_grad]
-        self.selection = Selection.of_names(self.network, names)
+        self.selection, self.rows = watched_weights(self.network, self.train, spec)
         self.groups = grouped(self.selection.names, by_layer=spec.scope == "layer")
-        memory = estimate(self.network, self.selection, spec.structure, rank=1, num_rows=len(self.train))
-        self.rows = memory.rows(MEMORY, structure=spec.structure)
         like = next(self.network.parameters())
-        check_uses(self.network, self.selection.watches, next(self.train.ordered(2)).to(like.device, like.dtype).x)
         start = torch.tensor(spec.prior_precision, dtype=torch.float64, device=like.device).log()
         self.log_prior = start.repeat(max(self.groups) + 1).requires_grad_()
         self.log_variance = torch.zeros_like(start).requires_grad_()
@@ -240,3 +241,19 @@ class MarginalLikelihoodState:
             for own, stored in zip((self.log_prior, self.log_variance), state["hyper"], strict=True):
                 own.copy_(stored)
         self.best, self.history, self.done = state["best"], list(state["history"]), state["done"]
+
+
+def watched_weights(network: Network, train: Split, spec: MarginalLikelihood) -> tuple[Selection, int]:
+    """What trains, and how many rows may pass at a time.
+
+    Raises CannotCompose where its curvature is not known, or would not fit into memory.
+    """
+    names = [name for name, p in network.named_parameters() if p.requires_grad]
+    like = next(network.parameters())
+    try:
+        selection = Selection.of_names(network, names)
+        memory = estimate(network, selection, spec.structure, rank=1, num_rows=len(train))
+        check_uses(network, selection.watches, next(train.ordered(2)).to(like.device, like.dtype).x)
+        return selection, memory.rows(MEMORY, structure=spec.structure)
+    except CannotCompose as refusal:
+        raise CannotCompose(UNKNOWN.format(name=type(spec.inner).__name__, refusal=refusal)) from None
