@@ -57,7 +57,7 @@ def said(size: float) -> str:
     """Bytes in words."""
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
-            return f"{size:.3g} {unit}"
+            return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
 
