@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -k: who asks for some tests gets the same cases of them
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if " at 0x" in item.nodeid:  # workers would not agree on what there is to run
+            raise pytest.UsageError(f"{item.nodeid}: an id with an address is another one in every process; name it")
     if not config.getoption("--all-pairs"):
         gone = set(left_out(items))
         items[:] = [item for item in items if item not in gone]

@@ -107,6 +107,11 @@ def test_over_the_heads_tensors_it_is_the_heads_own_closed_form(structure):
     torch.testing.assert_close(passes(x).log_probs, closed(x).log_probs, rtol=1e-5, atol=1e-7)
 
 
+def in_words(options: dict) -> str:
+    """Functions by their names: a test's id is the same in every process."""
+    return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in options.items())
+
+
 def last_weights(network: Network, task: Task) -> Tensor:
     size = len(theta(network))
     return torch.arange(size - network.head.bias.numel() - network.head.weight.numel(), size)
@@ -247,7 +252,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=in_words)
 def test_saved_and_loaded_it_predicts_the_same_bits(tmp_path, options):
     task = blobs()
     recipe = lh.Recipe(backbone=MLP(hidden=(5,)), sampler=SGD(epochs=1))
@@ -335,7 +340,7 @@ def test_patterns_that_match_nothing_are_refused_with_the_names_there_are():
     [{"structure": "kronecker", "subset": last_weights}, {"prior_scope": "layer", "prior_precision": "calibration"},
      {"prior_precision": ()}, {"prior_precision": (1.0, -1.0)}, {"kind": "hessian"}, {"temperature": 0.0},
      {"memory": -1.0}, {"rank": 0}],
-    ids=str,
+    ids=in_words,
 )  # fmt: skip
 def test_combinations_that_do_not_exist_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
