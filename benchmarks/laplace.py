@@ -108,9 +108,9 @@ def setting(work: Work) -> tuple[Task, Point]:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(max(work.fitted, work.predicted), 3, 32, 32, generator=generator)
     y = torch.arange(len(x)) % work.classes
-    splits = [Split(name, x, y) for name in ("train", "val", "calibration", "test")]
+    rows = Split("train", x, y)
     likelihood = Categorical(work.classes)
-    task = Task("random", *splits, likelihood=likelihood, known_overlaps=True)
+    task = Task("random", rows, rows, rows, rows, likelihood=likelihood, known_overlaps=True)
     signature = Signature((3, 32, 32), work.classes, likelihood, (0.5,) * 3, (0.25,) * 3)
     torch.manual_seed(0)
     return task, Point(build(ResNet(depth=20), (), signature))
@@ -119,7 +119,7 @@ def setting(work: Work) -> tuple[Task, Point]:
 def rival(work: Work, point: Point, task: Task) -> tuple[Callable[[], object], Callable[[], object]]:
     """Their fit and their prediction with the same weights."""
     network = copy.deepcopy(point.network)
-    model = nn.Sequential(*network.features, network.head).eval()  # type: ignore[arg-type]
+    model = nn.Sequential(*network.features.children(), network.head).eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # theirs flattens them by view
     if work.subset == "all" and work.structure == "kronecker":

@@ -39,7 +39,7 @@ def test_few_rows_make_a_full_matrix_cheap():
 def test_rows_fill_the_limit_and_one_that_is_too_small_is_refused():
     memory = Memory(parameters=10, kept=100, fitting=1000, row=100)
     assert memory.rows(1450, structure="full") == 4
-    with pytest.raises(CannotCompose, match=r"structure='full'.*1000 B.*100 B a row.*1.03 KiB.*low_rank"):
+    with pytest.raises(CannotCompose, match=r"structure='full'.*1000 B.*100 B a row.*1.025 KiB.*low_rank"):
         memory.rows(1050, structure="full")
 
 
