@@ -75,10 +75,10 @@ Numbers = dict[str, dict[str, list[float]]]  # by predictor and column, one a se
 
 def run(options: Options) -> list[Section]:
     """Dead pixels, linear dependence, corruptions on two data sets, and who keeps how much of the prior."""
-    leapfrogs = 60 if options.quick else 3000
+    leapfrogs = 60 if options.quick else 4000
     sections = [dead_pixels(options, leapfrogs), dependent_features(options, leapfrogs)]
     for task in (small_mnist(options), small_fashion()):
-        sections += corrupted(options, task, 30 if options.quick else 3200)
+        sections += corrupted(options, task, 30 if options.quick else 4000)
     return sections
 
 
@@ -253,11 +253,11 @@ def corrupted(options: Options, task: Task, leapfrogs: int) -> list[Section]:
     def measure(predictor: Predictor, setting: Setting, prior: Any) -> dict[str, float]:
         return {**on_corruptions(predictor, task, sets), **profile(predictor, setting, prior)}
 
-    found = measured(options, lambda seed: Setting(task, (30,), leapfrogs, options.epochs(100), 50), measure)
+    found = measured(options, lambda seed: Setting(task, (50,), leapfrogs, options.epochs(100), 50), measure)
     groups = dict.fromkeys(("clean %", *(f"{group} %" for group in CORRUPTIONS), "all %"), 1)
     header, rows = table(found, {**groups, "NLL clean": 3, "NLL all": 3, "acceptance": 2, "rhat_median": 2})
     note = (
-        f"{ROWS} training and {ROWS} test images, 784-30-10, prior deviation 0.3; {len(sets) // len(SEVERITIES)} "
+        f"{ROWS} training and {ROWS} test images, 784-50-10, prior deviation 0.3; {len(sets) // len(SEVERITIES)} "
         f"corruptions at severities {', '.join(map(str, SEVERITIES))}, groups as in the corruption benchmark."
     )
     sections = [Section(f"{task.name}: accuracy under corruption, by group", header, rows, note)]
