@@ -79,6 +79,6 @@ def prediction(network: Network, task: Task, size: int) -> Callable[[], None]:
 
     @torch.no_grad()
     def predict() -> object:
-        return predictor(x).probs  # type: ignore[attr-defined]
+        return predictor(x).probs
 
     return repeated(STEPS, predict)

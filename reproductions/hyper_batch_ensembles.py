@@ -209,7 +209,7 @@ def against(points: Measured, found: Measured, lines: Mapping[str, str]) -> str:
 def learned(folder: Path, backbone: str) -> Section:
     """The intervals that each member ended with, in the first seed."""
     network = next(load(folder / "predictor").networks())
-    found = network.hyper.table()  # type: ignore[union-attr]
+    found = network.hyper.table()  # type: ignore[operator,union-attr]
     members = sorted({entry["member"] for entry in found})
     rows = []
     for name in dict.fromkeys(entry["hyper"] for entry in found):
@@ -226,7 +226,7 @@ def settled(options: Options, lines: Mapping[str, str], backbone: str) -> Sectio
     ends = []
     for name in names:
         network = next(load(runs(options, lines[name], backbone)[0] / "predictor").networks())
-        ends.append({e["hyper"]: e["point"] for e in network.hyper.table()})  # type: ignore[union-attr]
+        ends.append({e["hyper"]: e["point"] for e in network.hyper.table()})  # type: ignore[operator,union-attr]
     rows = [[f"`{hyper}`", *(f"{end[hyper]:.3g}" for end in ends)] for hyper in ends[0]]
     note = "L2 starts at 1 and dropout at 0.05 in the second and third; the first has the mean of its interval."
     return Section(f"Where self-tuning networks end, {backbone}, seed 0", ["hyper-parameter", *names], rows, note)
