@@ -14,6 +14,7 @@ from levelhead.curvature.memory import estimate
 from levelhead.forward import Forward, Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
+from levelhead.samplers._around import Around
 from levelhead.samplers._evidence import SUMS, Noise, evidence, passed
 from levelhead.samplers._gradient import GradientState
 from levelhead.samplers._trajectory import priors
@@ -40,7 +41,7 @@ TWO_PRIORS = (
 
 
 @dataclass(frozen=True)
-class MarginalLikelihood:
+class MarginalLikelihood(Around):
     """Weights descend -log p(y | theta) + sum_g prior_g |theta_g|^2 / 2; every few epochs the priors climb
 
     log p(data) ~ log p(data | theta) - (log det P - log det P_0 + theta' P_0 theta) / 2,  P = H + P_0,
@@ -90,16 +91,6 @@ class MarginalLikelihood:
             raise ValueError("MarginalLikelihood: prior_precision and lr must be positive")
         if self.noise == "evidence" and self.kind != "ggn":
             raise ValueError("MarginalLikelihood: noise='evidence' knows kind='ggn' alone")
-
-    @property
-    def epochs(self) -> int:
-        """Those of the inner sampler."""
-        return self.inner.epochs
-
-    @property
-    def batch_size(self) -> int | None:
-        """That of the inner sampler."""
-        return self.inner.batch_size
 
     def init(self, network: Network, task: Task, run: Run) -> "MarginalLikelihoodState":
         """See `Sampler.init`."""
