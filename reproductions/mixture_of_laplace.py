@@ -144,7 +144,7 @@ def small(options: Options) -> Section:
     """Digits: calibration, permuted pixels, inputs far away."""
     runs = [
         remembered(
-            options.root / "mixture_of_laplace" / f"digits-{seed}-{options.epochs(60)}.json",
+            options.root / "mixture_of_laplace" / f"digits-{seed}-{options.epochs(200)}.json",
             lambda s=seed: digit_numbers(options, s),
         )
         for seed in range(options.seeds)
@@ -166,7 +166,7 @@ def small(options: Options) -> Section:
 def digit_numbers(options: Options, seed: int) -> Numbers:
     """Every predictor's numbers."""
     task = digits(test=997, val=100, calibration=400, seed=seed)
-    sampler = AdamW(epochs=options.epochs(60), lr=1e-3, batch_size=32, weight_decay=1e-3)
+    sampler = AdamW(epochs=options.epochs(200), lr=1e-3, batch_size=32, weight_decay=1e-3)
     fitted = DeepEnsemble(member=Recipe(backbone=MLP(hidden=(32, 32)), sampler=sampler), size=5).fit(
         task, seed, rehearsed=True
     )
