@@ -50,10 +50,10 @@ class Work(NamedTuple):
 WORKS = (
     Work("head", "kronecker", 10, 256, 256, 256, 256, 64),
     Work("head", "kronecker", 100, 256, 256, 256, 256, 64),
-    Work("all", "kronecker", 10, 64, 16, 64, 8, 32),
-    Work("all", "kronecker", 100, 8, 4, 8, 1, 8),
-    Work("all", "diagonal", 10, 16, 16, 4, 4, 2),
-    Work("all", "diagonal", 100, 4, 4, 1, 1, 1),
+    Work("all", "kronecker", 10, 128, 16, 128, 8, 32),
+    Work("all", "kronecker", 100, 16, 4, 16, 2, 8),
+    Work("all", "diagonal", 10, 64, 16, 8, 8, 4),
+    Work("all", "diagonal", 100, 8, 4, 2, 2, 1),
 )
 
 

@@ -6,7 +6,7 @@ from curvature.cases import CASES, F64, made
 from torch import Tensor, nn
 
 from levelhead.curvature.capture import check_uses, passing
-from levelhead.curvature.joint import Selection
+from levelhead.curvature.selection import Selection
 from levelhead.types import CannotCompose
 
 

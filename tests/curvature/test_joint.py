@@ -7,7 +7,8 @@ from torch import Tensor
 
 from levelhead.curvature.capture import passing
 from levelhead.curvature.fit_network import Streamed, streamed
-from levelhead.curvature.joint import Joint, Selection
+from levelhead.curvature.joint import Joint
+from levelhead.curvature.selection import Selection
 from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.split import Split
 from levelhead.types import CannotCompose

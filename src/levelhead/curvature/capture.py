@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -224,24 +224,3 @@ def check_uses(network: Network, watches: Sequence[Watch], x: Float[Tensor, "bat
         finally:
             for watch, needed in zip(watches, required, strict=True):
                 watch.tensor.requires_grad_(needed)
-
-
-def selected_watches(
-    network: Network, indices: Int[Tensor, " selected"]
-) -> tuple[tuple[Watch, Int[Tensor, " own"]], ...]:
-    """The tensors that hold the selected places, and which of their numbers these are, in the order of the tensor.
-
-    Raises ValueError unless the places are sorted, unique and in range.
-    """
-    size = sum(p.numel() for p in network.parameters())
-    if len(indices) == 0 or indices.diff().le(0).any() or int(indices[0]) < 0 or int(indices[-1]) >= size:
-        raise ValueError(
-            f"subset: wants sorted, unique places of the network's {size:,} parameters, at least one; got "
-            f"{len(indices)} of them"
-        )
-    own = {
-        place.name: chosen - place.start
-        for place in places(network)
-        if len(chosen := indices[(indices >= place.start) & (indices < place.stop)])
-    }
-    return tuple((watch, own[watch.place.name]) for watch in watched(network, list(own)))

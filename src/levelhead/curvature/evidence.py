@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.curvature.joint import Joint, PerTensor, Priors
+from levelhead.curvature.joint import Joint, PerTensor
 from levelhead.curvature.line_search import minimise
+from levelhead.curvature.selection import Priors
 from levelhead.types import Scalar
 
 PRIOR_RANGE = 1e-4, 1e6

@@ -11,10 +11,11 @@ from torch import Tensor
 from levelhead.curvature.capture import Watch, passing
 from levelhead.curvature.diagonal import DiagonalBlockSum
 from levelhead.curvature.flat_diagonal import FlatDiagonal
-from levelhead.curvature.joint import Joint, PerTensor, Selection, Whole
+from levelhead.curvature.joint import Joint, PerTensor, Whole
 from levelhead.curvature.kronecker import KroneckerBlockSum
 from levelhead.curvature.outputs import OutputCurvature, empirical_curvature, output_curvature, sampled_curvature
 from levelhead.curvature.rows import Rows
+from levelhead.curvature.selection import Selection
 from levelhead.curvature.spectral import Spectral
 from levelhead.curvature.structure import BlockAccumulator
 from levelhead.likelihood import Likelihood

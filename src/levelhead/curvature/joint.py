@@ -1,8 +1,7 @@
 """Curvature over a selection of a network's parameters: a structure for each tensor, or one matrix over them all.
 
-A selection is a flat vector theta in the order of `network.named_parameters()`, each tensor row by row. Priors are one
-precision for each of its tensors. Values act on theta like matrices; what predictions need of them is `coordinates`:
-the Jacobian along eigenvectors, in which H + prior is diagonal, a tensor at a time where the structure allows it.
+Priors are one precision for each of the selection's tensors. Values act on theta like matrices; what predictions need
+of them is the Jacobian in coordinates in which H + prior is diagonal, a tensor at a time where the structure allows it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,83 +9,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.curvature.capture import Watch, selected_watches, watched
+from levelhead.curvature.capture import Watch
 from levelhead.curvature.rows import Rows
+from levelhead.curvature.selection import Priors, Selection
 from levelhead.curvature.structure import BlockCurvature, FlatCurvature
-from levelhead.network import Network
 from levelhead.types import Scalar
-
-Priors = Float[Tensor, " tensor"]
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Tensors of a network and, of each, the chosen entries (as places in its block), or None for all of them."""
-
-    watches: tuple[Watch, ...]
-    entries: tuple[Int[Tensor, " entry"] | None, ...]
-
-    @classmethod
-    def of_names(cls, network: Network, names: Sequence[str]) -> "Selection":
-        """Whole tensors."""
-        watches = watched(network, names)
-        return cls(watches, (None,) * len(watches))
-
-    @classmethod
-    def of_indices(cls, network: Network, indices: Int[Tensor, " selected"]) -> "Selection":
-        """Sorted flat places in the network's parameters."""
-        found = selected_watches(network, indices)
-        entries = tuple(w.as_flat(torch.arange(w.place.size).reshape(w.block)).to(own.device)[own] for w, own in found)
-        return cls(tuple(watch for watch, _ in found), entries)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names."""
-        return tuple(watch.place.name for watch in self.watches)
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many numbers of each tensor are chosen."""
-        return [w.place.size if e is None else len(e) for w, e in zip(self.watches, self.entries, strict=True)]
-
-    @property
-    def size(self) -> int:
-        """How many numbers are chosen."""
-        return sum(self.sizes)
-
-    def theta(self) -> Float[Tensor, " flat"]:
-        """The chosen weights, float64."""
-        blocks = [watch.users[0][1].block(watch.tensor.detach()) for watch in self.watches]
-        pairs = zip(self.watches, self.entries, blocks, strict=True)
-        return torch.cat([w.as_flat(b) if e is None else b.flatten()[e] for w, e, b in pairs]).double()
-
-    def jacobian(self, gone: Iterable[tuple[Watch, Rows]]) -> Float[Tensor, "k batch flat"]:
-        """The rows' gradients, written out."""
-        return torch.cat([self._gradient(watch, rows) for watch, rows in gone], dim=-1)
-
-    def _gradient(self, watch: Watch, rows: Rows) -> Tensor:
-        entries = self.entries[self.watches.index(watch)]
-        return watch.as_flat(rows.gradients()) if entries is None else rows.selected(entries)
-
-    def each(self, prior: Priors) -> Float[Tensor, " flat"]:
-        """The prior of every number."""
-        return prior.repeat_interleave(torch.tensor(self.sizes, device=prior.device))
-
-    def weights(self, theta: Float[Tensor, "draw flat"]) -> dict[str, Float[Tensor, "draw ..."]]:
-        """Draws of the chosen weights as the network's tensors, the others as they are."""
-        found = {}
-        for watch, entries, part in zip(self.watches, self.entries, theta.split(self.sizes, dim=-1), strict=True):
-            flat = watch.tensor.detach().flatten().expand(len(theta), -1).clone()
-            if entries is None:
-                flat = part.to(flat)
-            else:
-                places = watch.as_block(torch.arange(watch.place.size, device=entries.device)).flatten()[entries]
-                flat[:, places] = part.to(flat)
-            found[watch.place.name] = flat.unflatten(1, watch.tensor.shape)
-        return found
 
 
 class Part(NamedTuple):

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from levelhead.curvature.capture import passing
 from levelhead.curvature.fit_network import few_rows
-from levelhead.curvature.joint import Selection
+from levelhead.curvature.selection import Selection
 from levelhead.network import Network
 from levelhead.types import CannotCompose
 
-MOST_ROWS, MOST_BYTES = 100, 2**28  # of a pass: beyond them nothing gets faster
+MOST_ROWS, MOST_BYTES = 100, 2**29  # of a pass: beyond them nothing gets faster
 ADVICE = {
     "full": "structure='kronecker', 'diagonal' or 'low_rank', or a subnetwork of fewer parameters",
     "low_rank": "a smaller rank, structure='kronecker' or 'diagonal'",
@@ -89,7 +89,7 @@ def estimate(network: Network, selection: Selection, structure: str, *, rank: in
         for hook in hooks:
             hook.remove()
     dense = 2 * columns * size if structure in ("full", "low_rank") else 0
-    return Memory(size, kept, fitting, item * (2 * sum(seen) + 2 * columns * returned + widest + dense))
+    return Memory(size, kept, fitting, int(item * (2 * sum(seen) + 1.25 * columns * returned + widest + dense)))
 
 
 def _numbers(output: object) -> int:

@@ -9,9 +9,10 @@ from torch import Tensor
 from levelhead.curvature.capture import Pass, passing
 from levelhead.curvature.diagonal import Diagonal
 from levelhead.curvature.flat_diagonal import FlatDiagonal
-from levelhead.curvature.joint import Joint, OuterPart, Part, PerTensor, Priors, Selection, Whole
+from levelhead.curvature.joint import Joint, OuterPart, Part, PerTensor, Whole
 from levelhead.curvature.kronecker import Kronecker
 from levelhead.curvature.linked import PAIRWISE, as_dtype, linked
+from levelhead.curvature.selection import Priors, Selection
 from levelhead.curvature.spectral import Spectral
 from levelhead.likelihood import Gaussian
 from levelhead.network import Network

@@ -13,12 +13,12 @@ from levelhead.curvature.evidence import PRIOR_RANGE, NetworkEvidence, grouped
 from levelhead.curvature.fit_head import HEAD_STRUCTURES, HeadFit
 from levelhead.curvature.fit_network import KINDS, streamed
 from levelhead.curvature.head_laplace import HeadLaplace, stacked
-from levelhead.curvature.joint import Selection
 from levelhead.curvature.line_search import minimise
 from levelhead.curvature.linked import LINKS, check_link
 from levelhead.curvature.memory import Memory, estimate
 from levelhead.curvature.network_laplace import NetworkLaplace
 from levelhead.curvature.readout import linear_readout, one_network
+from levelhead.curvature.selection import Selection
 from levelhead.network import Network
 from levelhead.predictor import Point, Predictor
 from levelhead.recalibration.prior_precision import tuned_head, tuned_network

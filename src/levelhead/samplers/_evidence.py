@@ -12,10 +12,11 @@ from levelhead.curvature.capture import passing
 from levelhead.curvature.diagonal import DiagonalBlockSum
 from levelhead.curvature.evidence import NetworkEvidence
 from levelhead.curvature.fit_network import BlockSums, FullSums, RowSums, Sums, curvature_at, few_rows
-from levelhead.curvature.joint import Joint, Selection
+from levelhead.curvature.joint import Joint
 from levelhead.curvature.kronecker import KroneckerBlockSum
 from levelhead.curvature.places import places
 from levelhead.curvature.readout import has_bias, linear_readout
+from levelhead.curvature.selection import Selection
 from levelhead.likelihood import MIN_VARIANCE, Gaussian
 from levelhead.network import Network
 from levelhead.predictive import LOG_TWO_PI

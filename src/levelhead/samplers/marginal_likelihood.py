@@ -9,8 +9,8 @@ from torch import Tensor
 
 from levelhead.curvature.capture import check_uses
 from levelhead.curvature.evidence import grouped
-from levelhead.curvature.joint import Selection
 from levelhead.curvature.memory import estimate
+from levelhead.curvature.selection import Selection
 from levelhead.forward import Forward, Objective
 from levelhead.network import Network
 from levelhead.predictor import Predictor
