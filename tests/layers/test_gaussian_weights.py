@@ -18,7 +18,7 @@ PLAIN = {
     "circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), (4, 2, 4, 4)),
     "conv3d": (lambda: nn.Conv3d(1, 2, 2, dilation=2), (4, 1, 4, 4, 4)),
 }
-DRAWS = 4000
+DRAWS = 1600
 each_kind = pytest.mark.parametrize("kind", PLAIN)
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS)
 
@@ -65,8 +65,8 @@ def test_the_moments_of_every_output_are_those_of_explicit_weights(kind, estimat
     drawn = draws(layer, x)
     errors = (drawn.mean(0) - mean) / (variance / DRAWS).sqrt()
     assert errors.abs().max() < 5
-    assert errors.square().mean() < 2
-    assert_close(drawn.var(0), variance, rtol=0.15, atol=1e-6)  # five standard errors: 5 sqrt(2 / 4000) = 0.11
+    assert errors.square().mean() < 3  # outputs of one draw of the weights stray together
+    assert_close(drawn.var(0), variance, rtol=0.2, atol=1e-6)  # five standard errors: 5 sqrt(2 / 1600) = 0.18
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv2d"])
