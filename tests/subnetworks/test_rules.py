@@ -177,6 +177,19 @@ def test_scores_of_curvature_know_the_noise_of_regression() -> None:
     torch.testing.assert_close(1 / LaplaceVariance().scores(net, task) - 1, h, rtol=1e-6, atol=1e-9)
 
 
+def test_what_moves_the_noise_alone_predicts_nothing() -> None:
+    task = line()
+    net = trained(mlp(task, width=4), task, steps=30).network.double()
+    J = jacobian(net, task.train.x.double())
+    assert torch.equal(alive(net, task.train), J[:, 0].abs().sum(0) > 0)
+    noise = torch.zeros(J.shape[-1], dtype=torch.bool)
+    (place,) = (place for place in places(net) if place.name == "head.weight")
+    noise[place.start + 4 : place.stop] = True
+    assert not alive(net, task.train)[noise].any()
+    h = 1 / LaplaceVariance().scores(net, task)
+    torch.testing.assert_close(Contribution().scores(net, task), J[:, 0].square().sum(0) / h)
+
+
 def test_laplace_scores_do_not_depend_on_the_order_of_rows() -> None:
     net = network()
     order = torch.randperm(len(TASK.train), generator=torch.Generator().manual_seed(1))

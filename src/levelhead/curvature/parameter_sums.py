@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 
 from levelhead.curvature.outputs import output_curvature
+from levelhead.curvature.places import predicted
 from levelhead.network import Network
 from levelhead.probe import evaluating
 from levelhead.tasks.split import Split
@@ -28,15 +29,19 @@ def curvature_root(network: Network) -> Root:
     return root
 
 
-def identity_root(outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output column"]:
-    """S_n = I: the outputs themselves."""
-    return torch.eye(outputs.shape[-1]).to(outputs).expand(*outputs.shape, -1)
+def predicted_root(network: Network) -> Root:
+    """S_n = I over the outputs that are predicted: all logits, or the means of real targets."""
+
+    def root(outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output column"]:
+        return torch.eye(outputs.shape[-1], predicted(network)).to(outputs).expand(len(outputs), -1, -1)
+
+    return root
 
 
 def squares(network: Network, split: Split, root: Root) -> Float[Tensor, " parameter"]:
     """sum_n sum_c (J_n' S_n)_dc^2 for every parameter d, flat, in float64; zero for frozen ones.
 
-    With `curvature_root` the diagonal of the generalised Gauss-Newton matrix, with `identity_root` sum_n |J_n[:, d]|^2.
+    `curvature_root` gives the diagonal of the generalised Gauss-Newton matrix, `predicted_root` sum_n |J_n[:, d]|^2.
     Clean, in order, in evaluation mode, for any layers that torch can vectorise over.
     Raises CannotCompose for networks of several members, and for outputs a pixel.
     """
@@ -73,7 +78,7 @@ def squares(network: Network, split: Split, root: Root) -> Float[Tensor, " param
 def contributions(network: Network, split: Split, prior_precision: float) -> Float[Tensor, " parameter"]:
     """R_d / (h_d + prior_precision): by parameter, the variance that a diagonal Laplace posterior gives the outputs.
 
-    Summed over the rows and outputs of the split; R_d = sum_n |J_n[:, d]|^2, h_d the diagonal of the curvature.
+    Summed over rows and predicted outputs; R_d = sum_n |J_n[:, d]|^2, h_d the diagonal of the curvature.
     """
     curvature = squares(network, split, curvature_root(network))
-    return squares(network, split, identity_root) / (curvature + prior_precision)
+    return squares(network, split, predicted_root(network)) / (curvature + prior_precision)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from levelhead.likelihood import Gaussian
 from levelhead.network import Network
 from levelhead.passes import seeded
 from levelhead.probe import evaluating
@@ -76,11 +77,17 @@ def largest(
     return among[order[:num]].sort().values
 
 
+def predicted(network: Network) -> int:
+    """How many outputs, the first ones, a posterior makes uncertain: all, or of real targets the means alone."""
+    return network.likelihood.num_targets if isinstance(network.likelihood, Gaussian) else network.num_outputs
+
+
 def gradients(network: Network, split: Split) -> Iterator[Float[Tensor, " parameter"]]:
     """For each batch the sum over its rows of J_n' v_n, v_n standard normal, flat: zero for frozen parameters.
 
-    Its square estimates sum_n |J_n[:, d]|^2 without bias, from one backward pass; it is exactly zero where every
-    Jacobian is. Clean, in order, in evaluation mode. The caller's random stream is left alone.
+    J is of the outputs that are `predicted`. Its square estimates sum_n |J_n[:, d]|^2 without bias, from one backward
+    pass; it is exactly zero where every Jacobian is. Clean, in order, in evaluation mode. The caller's random stream is
+    left alone.
     """
     parameters = list(network.parameters())
     moving = [parameter for parameter in parameters if parameter.requires_grad]
@@ -89,7 +96,9 @@ def gradients(network: Network, split: Split) -> Iterator[Float[Tensor, " parame
         for batch in split.ordered(BATCH):
             with torch.enable_grad():
                 outputs = network(batch.x.to(like))
-                found = torch.autograd.grad(outputs, moving, torch.randn_like(outputs), allow_unused=True)
+                cotangents = torch.randn_like(outputs)
+                cotangents[..., predicted(network) :] = 0
+                found = torch.autograd.grad(outputs, moving, cotangents, allow_unused=True)
             by_parameter = dict(zip(moving, found, strict=True))
             slopes = (by_parameter.get(parameter) for parameter in parameters)
             yield torch.cat(
@@ -101,7 +110,7 @@ def gradients(network: Network, split: Split) -> Iterator[Float[Tensor, " parame
 
 
 def alive(network: Network, split: Split) -> Bool[Tensor, " parameter"]:
-    """Which parameters move an output of some row of the split: the others have a Jacobian of exactly zero."""
+    """Which parameters move what is `predicted` of some row of the split; others have a Jacobian of exactly zero."""
     found: Tensor | None = None
     for gradient in gradients(network, split):
         found = gradient != 0 if found is None else found | (gradient != 0)

@@ -18,8 +18,8 @@ class Rule(ABC):
 
     k             how many: a number, or a share in (0, 1] of the parameters that may be chosen.
     include       patterns of the parameters' names that may be chosen; normalisation layers only with `norms`.
-    exclude_dead  leave out parameters that move no output of a training row (weights of dead units): they would change
-                  no prediction, so where fewer than k are alive, fewer are chosen.
+    exclude_dead  leave out parameters that move no prediction of a training row: weights of dead units, and what moves
+                  the noise of real targets alone. Where fewer than k are alive, fewer are chosen.
 
     Raises ValueError for k below 1 or above what may be chosen, and where no name matches. Draws from torch's global
     stream. The network is untouched.

@@ -17,8 +17,9 @@ from levelhead.types import Reference
 class Contribution(Rule):
     """score = R_d / (h_d + prior_precision),  R_d = sum_n |J_n[:, d]|^2,  h_d the diagonal of the curvature.
 
-    The sum over training rows of the variance of the outputs that parameter d alone would add under a diagonal Laplace
-    posterior: this library's answer to variances that no output feels. One pass over task.train with a Jacobian a row.
+    The variance of the logits (or of the means of real targets), summed over training rows, that parameter d alone
+    would add under a diagonal Laplace posterior: this library's answer to variances that no output feels. One pass over
+    task.train with a Jacobian a row.
     prior_precision > 0; raises ValueError otherwise, and CannotCompose for members or pixels. Other fields as in every
     rule.
     """
