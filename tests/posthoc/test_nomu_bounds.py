@@ -23,7 +23,7 @@ def predictor():
 
 
 def sigma(predictor):
-    return model_std(predictor(ROWS.x)).double()
+    return model_std(predictor(ROWS.x)).detach().double()
 
 
 def test_a_mean_width_is_met_and_the_means_stay(predictor):
@@ -45,7 +45,7 @@ def test_without_noise_the_likelihood_chooses_as_variance_scaling_does(predictor
 
 def nll(predictor, task=TASK):
     belief = predictor(task.calibration.x)
-    return float(gaussian_nll(task.calibration.y - belief.mean, belief.variance))
+    return float(gaussian_nll(task.calibration.y - belief.mean, belief.variance).detach())
 
 
 def test_a_tuned_readout_is_at_least_as_likely(predictor):

@@ -29,7 +29,7 @@ def width_curve(
     """Mean width against coverage, exactly: c runs through the sorted |y - mean| / std."""
     needed = _ratios(mean, std, y).sort().values
     coverage = torch.arange(1, len(needed) + 1, dtype=torch.float64, device=needed.device) / len(needed)
-    return WidthCurve(coverage, 2 * needed * std.double().mean())
+    return WidthCurve(coverage, 2 * needed * std.detach().double().mean())
 
 
 def width_area(
@@ -51,7 +51,7 @@ def least_nlpd(
     uncertainty, and is no score of bounds that were chosen beforehand.
     """
     c = _ratios(mean, std, y).square().mean().sqrt()
-    return float(0.5 * (LOG_TWO_PI + 1) + c.log() + std.double().log().mean())
+    return float(0.5 * (LOG_TWO_PI + 1) + c.log() + std.detach().double().log().mean())
 
 
 def _ratios(mean: Tensor, std: Tensor, y: Tensor) -> Float[Tensor, " value"]:
@@ -59,4 +59,4 @@ def _ratios(mean: Tensor, std: Tensor, y: Tensor) -> Float[Tensor, " value"]:
         raise ValueError(f"mean, std and y: want one shape, got {[tuple(t.shape) for t in (mean, std, y)]}")
     if not bool((std > 0).all()):
         raise ValueError(f"std: wants numbers above 0, the smallest is {float(std.min()):.3g}")
-    return ((y.double() - mean.double()).abs() / std.double()).flatten()
+    return ((y.double() - mean.double()).abs() / std.double()).detach().flatten()

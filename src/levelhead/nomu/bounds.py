@@ -27,7 +27,7 @@ def mean_width_factor(std: Float[Tensor, "*batch target"], *, budget: float) -> 
     """The c with mean(2 c sigma) = budget on these points, in the units of sigma."""
     if not budget > 0:
         raise ValueError(f"budget: wants a positive mean width, got {budget}")
-    return budget / max(2 * float(std.double().mean()), SMALLEST)
+    return budget / max(2 * float(std.detach().double().mean()), SMALLEST)
 
 
 def coverage_factor(
@@ -36,13 +36,13 @@ def coverage_factor(
     """The smallest c for which at least a share `level` of |y - f| <= c sigma on these points."""
     if not 0 < level <= 1:
         raise ValueError(f"level: wants a share in (0, 1], got {level}")
-    ratio = (residual.double().abs() / std.double()).flatten().sort().values
+    ratio = (residual.double().abs() / std.double()).detach().flatten().sort().values
     return max(float(ratio[math.ceil(level * len(ratio)) - 1]), SMALLEST)
 
 
 def nll_factor(residual: Float[Tensor, "*batch target"], std: Float[Tensor, "*batch target"]) -> float:
     """The c that minimises the Gaussian negative log likelihood: the root mean square of (y - f) / sigma."""
-    return max(float((residual.double() / std.double()).square().mean().sqrt()), SMALLEST)
+    return max(float((residual.double() / std.double()).detach().square().mean().sqrt()), SMALLEST)
 
 
 def gaussian_nll(
