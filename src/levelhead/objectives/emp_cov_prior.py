@@ -12,6 +12,7 @@ from levelhead.network import Network
 from levelhead.priors.correlated import Correlated
 from levelhead.priors.independent import Gaussian
 from levelhead.priors.inputs import Moments, first_layers, moments_seen
+from levelhead.priors.paper import PAPER
 from levelhead.priors.term import Prior, independent
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -49,12 +50,7 @@ class EmpCovPrior:
     others, and where Sigma is singular and eps is 0. Izmailov et al., arXiv 2106.11905.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        "Izmailov, Nicholson, Lotfi and Wilson",
-        2021,
-        arxiv="2106.11905",
-        title="Dangers of Bayesian Model Averaging under Covariate Shift",
-    )
+    reference: ClassVar[Reference] = PAPER
     alpha: float | None = None
     eps: float = 1e-4
     scale: float = 0.1

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from levelhead.network import Network
 from levelhead.priors.independent import DoubleExponential
+from levelhead.priors.paper import PAPER
 from levelhead.priors.term import Prior, independent
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -23,12 +24,7 @@ class LaplacePrior:
     Raises CannotCompose where that is all of them. Izmailov et al., arXiv 2106.11905.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        "Izmailov, Nicholson, Lotfi and Wilson",
-        2021,
-        arxiv="2106.11905",
-        title="Dangers of Bayesian Model Averaging under Covariate Shift",
-    )
+    reference: ClassVar[Reference] = PAPER
     scale: float = 0.577
 
     def __post_init__(self) -> None:

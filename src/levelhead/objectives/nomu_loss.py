@@ -12,10 +12,11 @@ from levelhead.forward import Forward, Objective
 from levelhead.network import Network
 from levelhead.nomu.likelihood import WithModelUncertainty
 from levelhead.nomu.loss import in_sample, out_of_sample
+from levelhead.nomu.paper import PAPER
 from levelhead.probe import evaluating
 from levelhead.tasks.task import Task
 from levelhead.training import Run
-from levelhead.types import CannotCompose, Reference, Scalar
+from levelhead.types import CannotCompose, Scalar
 
 Draw = Callable[[int], Tensor]
 
@@ -42,12 +43,7 @@ class NomuLoss:
     Heiss et al., arXiv 2102.13640.
     """
 
-    reference: ClassVar = Reference(
-        "Heiss, Weissteiner, Wutte, Seuken and Teichmann",
-        2022,
-        arxiv="2102.13640",
-        title="NOMU: Neural Optimization-based Model Uncertainty",
-    )
+    reference: ClassVar = PAPER
     wants_targets: ClassVar = True
     pi_sqr: float = 0.1
     pi_exp: float = 0.01

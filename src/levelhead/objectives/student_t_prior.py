@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from levelhead.network import Network
 from levelhead.priors.independent import StudentT
+from levelhead.priors.paper import PAPER
 from levelhead.priors.term import Prior, independent
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -22,12 +23,7 @@ class StudentTPrior:
     Izmailov et al., arXiv 2106.11905.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        "Izmailov, Nicholson, Lotfi and Wilson",
-        2021,
-        arxiv="2106.11905",
-        title="Dangers of Bayesian Model Averaging under Covariate Shift",
-    )
+    reference: ClassVar[Reference] = PAPER
     scale: float = 0.316
     dof: float = 5.0
 

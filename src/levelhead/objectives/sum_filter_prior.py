@@ -7,6 +7,7 @@ from levelhead.network import Network
 from levelhead.priors.filters import SummedFilters
 from levelhead.priors.independent import Gaussian
 from levelhead.priors.inputs import first_layers
+from levelhead.priors.paper import PAPER
 from levelhead.priors.term import Prior, independent
 from levelhead.tasks.task import Task
 from levelhead.training import Run
@@ -28,12 +29,7 @@ class SumFilterPrior:
     reads the input. Izmailov et al., arXiv 2106.11905.
     """
 
-    reference: ClassVar[Reference] = Reference(
-        "Izmailov, Nicholson, Lotfi and Wilson",
-        2021,
-        arxiv="2106.11905",
-        title="Dangers of Bayesian Model Averaging under Covariate Shift",
-    )
+    reference: ClassVar[Reference] = PAPER
     scale: float = 0.1
     strength: float = 100.0
 

@@ -15,10 +15,11 @@ from levelhead.likelihood import Gaussian
 from levelhead.noiseless import Noiseless
 from levelhead.nomu.attached import AttachedUncertainty, side_of
 from levelhead.nomu.loss import in_sample, out_of_sample
+from levelhead.nomu.paper import PAPER
 from levelhead.nomu.readout import Readout
 from levelhead.predictor import Point, Predictor
 from levelhead.tasks.task import Task
-from levelhead.types import CannotCompose, Reference
+from levelhead.types import CannotCompose
 
 Draw = Callable[[int], Tensor]
 BATCH = 1000  # rows whose features are computed at once
@@ -42,12 +43,7 @@ class AttachNomu:
     Heiss et al., arXiv 2102.13640.
     """
 
-    reference: ClassVar = Reference(
-        "Heiss, Weissteiner, Wutte, Seuken and Teichmann",
-        2022,
-        arxiv="2102.13640",
-        title="NOMU: Neural Optimization-based Model Uncertainty",
-    )
+    reference: ClassVar = PAPER
     wants_targets: ClassVar = True
     hidden: tuple[int, ...] = (50,)
     steps: int = 1024

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.nomu.bounds import coverage_factor, logspace, mean_width_factor, nll_factor, search
+from levelhead.nomu.paper import PAPER
 from levelhead.nomu.readout import Readout
 from levelhead.nomu.reread import Reread, raw_parts
 from levelhead.predictor import Predictor
 from levelhead.tasks.task import Task
-from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,7 @@ class NomuBounds:
     Heiss et al., arXiv 2102.13640.
     """
 
-    reference: ClassVar = Reference(
-        "Heiss, Weissteiner, Wutte, Seuken and Teichmann",
-        2022,
-        arxiv="2102.13640",
-        title="NOMU: Neural Optimization-based Model Uncertainty",
-    )
+    reference: ClassVar = PAPER
     wants_targets: ClassVar = True
     by: Literal["nll", "coverage", "mean_width"] = "nll"
     level: float = 0.95

@@ -9,9 +9,10 @@ from levelhead.likelihood import Gaussian
 from levelhead.network import Network
 from levelhead.noiseless import Noiseless
 from levelhead.nomu.likelihood import WithModelUncertainty
+from levelhead.nomu.paper import PAPER
 from levelhead.nomu.readout import Readout
 from levelhead.nomu.side import SideBySide, SideHead, side_layers
-from levelhead.types import CannotCompose, Reference
+from levelhead.types import CannotCompose
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,7 @@ class SideNetwork:
     Heiss et al., arXiv 2102.13640.
     """
 
-    reference: ClassVar = Reference(
-        "Heiss, Weissteiner, Wutte, Seuken and Teichmann",
-        2022,
-        arxiv="2102.13640",
-        title="NOMU: Neural Optimization-based Model Uncertainty",
-    )
+    reference: ClassVar = PAPER
     wants_targets: ClassVar = True
     hidden: tuple[int, ...] = (1024, 1024, 1024)
     detach: bool = False
