@@ -110,18 +110,10 @@ def patches(layer: Any, z: Float[Tensor, "batch channel *site"]) -> Float[Tensor
     if z.ndim == 3:
         z = rearrange(z, "n c w -> n c 1 w")
         size, stride, dilation = (1, *size), (1, *stride), (1, *dilation)
-    reach = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(z.shape[2:], size, stride, dilation, strict=True)]
-    z = rearrange(z, "n c h w -> n h w c")
-
-    def seen(p: int, q: int) -> Tensor:
-        top, left = p * dilation[0], q * dilation[1]
-        rows = slice(top, top + (reach[0] - 1) * stride[0] + 1, stride[0])
-        return z[:, rows, left : left + (reach[1] - 1) * stride[1] + 1 : stride[1]]
-
-    if size == (1, 1):
-        return rearrange(seen(0, 0), "n h w c -> n (h w) 1 c")
-    taps = [seen(p, q) for p in range(size[0]) for q in range(size[1])]
-    return torch.stack(taps, dim=3).flatten(1, 2)
+    z = rearrange(z, "n c h w -> n h w c")  # as networks lay pixels out, so that a row of taps is one piece of memory
+    for axis, (k, s, d) in enumerate(zip(size, stride, dilation, strict=True), start=1):
+        z = z.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+    return rearrange(z, "n y x c p q -> n (y x) (p q) c")
 
 
 def _batch_normalised(layer: Any) -> Callable[[Tensor], Tensor]:
