@@ -89,10 +89,10 @@ def numbers_of(belief: CategoricalMixture, y: Tensor) -> Numbers:
 
 
 def rotated(options: Options) -> list[Section]:
-    """LeNet-5 on 20,000 images of Fashion-MNIST, 1,000 test images turned."""
+    """LeNet-5 on 10,000 images of Fashion-MNIST, 1,000 test images turned."""
     runs = [
         remembered(
-            options.root / "mixture_of_laplace" / f"rotated-{seed}-{options.epochs(8)}.json",
+            options.root / "mixture_of_laplace" / f"rotated-10000-{seed}-{options.epochs(8)}.json",
             lambda s=seed: turned(options, s),
         )
         for seed in range(options.seeds)
@@ -108,7 +108,7 @@ def rotated(options: Options) -> list[Section]:
         note = ""
         if metric == "nll":
             note = (
-                "LeNet-5, 20,000 training images, 8 epochs of SGD; 1,000 test images; five members a seed, of which "
+                "LeNet-5, 10,000 training images, 8 epochs of SGD; 1,000 test images; five members a seed, of which "
                 "the first is MAP and carries the single posteriors. Prior precisions on 2,500 calibration images, "
                 "unless a name says otherwise. The subnetwork: full covariance over the 1,000 weights (1.6 %) of "
                 "largest SWAG variance. The paper shows figures without numbers; its LeNet sees 60,000 images."
@@ -123,7 +123,7 @@ def rotated(options: Options) -> list[Section]:
 
 def turned(options: Options, seed: int) -> Numbers:
     """Every predictor's numbers at every angle."""
-    task = load_task("fashion-mnist", val=37_500, seed=seed, data_dir=options.data_dir)
+    task = load_task("fashion-mnist", val=47_500, seed=seed, data_dir=options.data_dir)
     sampler = SGD(epochs=options.epochs(8), lr=0.05, batch_size=128)
     ensemble = DeepEnsemble(member=Recipe(backbone=LeNet(), sampler=sampler), size=2 if options.quick else 5)
     fitted = ensemble.fit(task, seed, rehearsed=True)
