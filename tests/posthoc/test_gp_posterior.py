@@ -161,6 +161,7 @@ def test_regression_is_bayesian_with_the_learned_noise():
         variance = test.square().sum(-1) - (cross @ torch.linalg.inv(kernel) * cross).sum(-1)
         expected = (noise[0, :, target] + variance) * scale[target] ** 2
         torch.testing.assert_close(fitted(x).variance[:, target].double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(fitted(x).aleatoric().double(), (noise[0] * scale**2).sum(-1), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(fitted(x).mean, point(x).mean)
 
 

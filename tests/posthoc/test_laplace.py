@@ -116,6 +116,7 @@ def test_predictions_are_those_of_bayesian_linear_regression(structure):
     variance = (test @ torch.linalg.inv(h + prior * torch.eye(4)) * test).sum(-1) + noise**2
     belief = fitted(task.test.x.to(F64))
     torch.testing.assert_close(belief.variance[:, 0], variance, rtol=1e-9, atol=0)
+    torch.testing.assert_close(belief.epistemic(), variance - noise**2, rtol=1e-9, atol=0)
     torch.testing.assert_close(belief.mean, point(task.test.x.to(F64)).mean)
 
 

@@ -1,7 +1,9 @@
 """What a Laplace posterior takes at its peak: bytes of live tensors, counted operation by operation."""
 
+import dataclasses
 import weakref
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,6 +18,7 @@ from levelhead.predictor import Point
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Task
+from levelhead.types import CannotCompose
 
 MIB = 2**20
 
@@ -104,3 +107,14 @@ def test_the_estimate_holds_and_the_limit_is_kept():
         with Peak() as predicting, torch.no_grad():
             fitted(task.test.x / 255)
         assert predicting.most < 0.1 * 1024 * MIB, structure
+
+
+def test_a_dry_run_refuses_what_the_fit_would_refuse():
+    """The few rows of a dry run would fit; training comes between it and the posterior."""
+    task, point = many_classes(10)
+    step = Laplace(subset="all", structure="full", memory=0.005)
+    with pytest.raises(CannotCompose, match=r"650 parameters wants 12.89 MiB for its sums.*memory=0.02 and more"):
+        step(point, task)
+    with pytest.raises(CannotCompose, match=r"650 parameters wants 12.89 MiB for its sums.*memory=0.02 and more"):
+        step(point, task.dry())
+    dataclasses.replace(step, memory=0.02)(point, task.dry())

@@ -79,6 +79,7 @@ def test_a_linear_network_is_bayesian_linear_regression(structure):
     variance = (test @ torch.linalg.inv(h + prior * torch.eye(4)) * test).sum(-1) + noise**2
     belief = fitted(task.test.x.to(F64))
     torch.testing.assert_close(belief.variance[:, 0], variance, rtol=1e-6, atol=0)
+    torch.testing.assert_close(belief.epistemic(), variance - noise**2, rtol=1e-6, atol=0)
     torch.testing.assert_close(belief.mean, before(task.test.x.to(F64)).mean)
 
 
@@ -261,6 +262,7 @@ def test_saved_and_loaded_it_predicts_the_same_bits(tmp_path, options):
     lh.save(fitted, tmp_path / "laplace")
     again = lh.load(tmp_path / "laplace")
     assert again.evidence == fitted.evidence
+    assert all(t.stride() == again.factors[name].stride() for name, t in fitted.factors.items())
     assert torch.equal(again(task.test.x).logits, fitted(task.test.x).logits)
 
 

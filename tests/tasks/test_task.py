@@ -105,6 +105,7 @@ def test_dry_is_tiny_with_the_same_signature():
     assert len(tiny.train.y.unique()) == 3
     assert tiny.signature == whole.signature
     assert tiny.receipt() == whole.receipt()
+    assert tiny.num_train == whole.num_train == len(whole.train)
     assert len(task().dry(8).val) == 4
 
 

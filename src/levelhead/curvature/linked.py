@@ -26,11 +26,11 @@ def linked(
     """The belief of outputs ~ Normal(outputs, spread), for a link of `CLOSED`.
 
     spread  variances (..., output), or covariances (..., output, output) for the links in `PAIRWISE`. Regression:
-            variances of the means alone; the noise is added to them.
+            variances of the means alone, the model's part of the belief's; the noise is added to them.
     """
     if isinstance(likelihood, Gaussian):
         mean, noise = likelihood.moments(outputs)
-        return likelihood.unstandardised(mean, noise + spread)
+        return likelihood.unstandardised(mean, noise + spread, spread)
     if link == "probit":
         return CategoricalMixture(probit(outputs, spread))
     return CategoricalMixture(mackay(outputs, spread) if link == "mackay" else bridge(outputs, spread))

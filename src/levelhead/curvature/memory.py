@@ -1,5 +1,6 @@
 """What a Laplace posterior will take, said before any of it is allocated."""
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -39,10 +40,11 @@ class Memory(NamedTuple):
         """
         rows = int((limit - self.fitting) // self.row)
         if rows < 1:
+            enough = math.ceil((self.fitting + self.row) * 100 / 2**30) / 100
             raise CannotCompose(
                 f"Laplace: structure={structure!r} over {self.parameters:,} parameters wants {said(self.fitting)} for "
                 f"its sums and {said(self.row)} a row, and the limit is {said(limit)}. Write {ADVICE[structure]}; or "
-                f"memory={(self.fitting + self.row) / 2**30:.2f} and more, in GiB, if the machine has it"
+                f"memory={enough} and more, in GiB, if the machine has it"
             )
         return min(rows, MOST_ROWS, max(1, MOST_BYTES // self.row))
 

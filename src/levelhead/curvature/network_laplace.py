@@ -52,7 +52,7 @@ class NetworkLaplace(Predictor):
         super().__init__()
         self.network = network
         self.structure = structure
-        self.factors = dict(factors)
+        self.factors = {name: t.contiguous() for name, t in factors.items()}  # as files keep them: equal to the bit
         self.names = tuple(names)
         self.indices = indices
         self.prior_precision = tuple(prior_precision)

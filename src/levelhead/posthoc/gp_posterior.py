@@ -159,7 +159,7 @@ class GaussianProcess(Predictor):
         likelihood = self.network.likelihood
         if isinstance(likelihood, Gaussian):
             mean, noise = likelihood.moments(outputs)
-            return likelihood.unstandardised(mean, noise + variance)
+            return likelihood.unstandardised(mean, noise + variance, variance.expand_as(mean))
         return CategoricalMixture(outputs / torch.sqrt(1 + self.mean_field * variance))
 
     def moments(

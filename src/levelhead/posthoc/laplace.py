@@ -53,13 +53,14 @@ class Laplace:
     prior_scope      "all" weights share a precision, or those of a "layer" (chosen by marginal likelihood alone).
     link             from f to classes. "probit": f_k / sqrt(1 + pi / 8 v_k). "mackay": its form for covariances.
                      "bridge": the Dirichlet of the Laplace bridge. "mc": `num_draws` draws of functions, kept as
-                     members, which alone tell epistemic from aleatoric. "weights": the network itself at draws of its
-                     weights, where the linear model does not hold: beyond the head accuracy suffers unless the prior is
-                     strong. Regression: one Gaussian with variance noise(x) + v(x), or "mc", or "weights".
+                     members; of classes these alone tell epistemic from aleatoric. "weights": the network itself at
+                     draws of its weights, where the linear model does not hold: beyond the head accuracy suffers unless
+                     the prior is strong. Regression: one Gaussian with variance noise(x) + v(x), of which v(x) is
+                     epistemic, or "mc", or "weights".
     memory           GiB that sums and passes may take; rows pass in fitting numbers, and what cannot fit is refused.
 
     Regression learns its noise with the network; the curvature is the Fisher information of mean and noise together.
-    Members (BatchEnsemble) have a posterior each, over the head. The pass over task.train is clean and in eval; sums
+    Members that share the head have a posterior each, over it. The pass over task.train is clean and in eval; sums
     are float64. Raises ValueError for combinations that do not exist, and CannotCompose unless the predictor is one
     network whose chosen weights belong to layers that are known, or where memory does not suffice.
 
@@ -132,7 +133,7 @@ class Laplace:
         return self._estimate(network, selection, task)
 
     def _estimate(self, network: Network, selection: Selection, task: Task) -> Memory:
-        return estimate(network, selection, self.structure, rank=self.rank, num_rows=len(task.train))
+        return estimate(network, selection, self.structure, rank=self.rank, num_rows=task.num_train)
 
     def _over_head(self, point: Point, task: Task) -> HeadLaplace:
         fit = HeadFit.of(

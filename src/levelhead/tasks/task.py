@@ -111,6 +111,11 @@ class Task:
         return copy.deepcopy(self._receipt)
 
     @property
+    def num_train(self) -> int:
+        """Rows of the training split; of a dry run's task, those that the fit itself will have."""
+        return int(self._receipt["splits"]["train"]["size"])
+
+    @property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the receipt: tasks with equal digests are the same task."""
         text = json.dumps(self._receipt, sort_keys=True)
