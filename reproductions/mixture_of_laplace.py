@@ -100,10 +100,9 @@ def rotated(options: Options) -> list[Section]:
     angles = [angle for angle in ANGLES if str(angle) in runs[0]["MAP"]]
     sections = []
     for metric, title, digits_after in (("nll", "NLL", 2), ("ece", "ECE", 3), ("accuracy", "accuracy", 3)):
-        names = [name for name in runs[0] if metric != "accuracy" or name in ("MAP", "deep ensemble")]
         rows = [
             [name, *(number([run_[name][str(angle)][metric] for run_ in runs], digits_after) for angle in angles)]
-            for name in names
+            for name in runs[0]
         ]
         note = ""
         if metric == "nll":
@@ -113,8 +112,6 @@ def rotated(options: Options) -> list[Section]:
                 "unless a name says otherwise. The subnetwork: full covariance over the 1,000 weights (1.6 %) of "
                 "largest SWAG variance. The paper shows figures without numbers; its LeNet sees 60,000 images."
             )
-        elif metric == "accuracy":
-            note = "The posteriors' accuracies differ from these by less than half a percentage point."
         sections.append(
             Section(f"Rotated Fashion-MNIST: {title} by angle", ["predictor", *map(str, angles)], rows, note)
         )
