@@ -132,3 +132,11 @@ def test_settings_that_mean_nothing_are_refused():
         Rule(budget=0.0)
     with pytest.raises(ValueError, match="at least 2 points"):
         optimise(hill, 2, surrogate=None, start=1)
+    with pytest.raises(ValueError, match="num_dimensions must be at least 1"):
+        optimise(hill, 0, surrogate=None)
+    with pytest.raises(ValueError, match=r"one number a point, shape \(3,\) here; got \(3, 1\)"):
+        optimise(lambda x: x[:, :1], 2, surrogate=None, start=3)
+
+
+def test_equal_values_at_the_start_say_no_width():
+    assert Rule(budget=0.5).factor(lambda x: (x[:, 0], torch.full((len(x),), 0.1)), torch.ones(3), 2, 0) == 1.0

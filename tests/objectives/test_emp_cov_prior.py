@@ -274,3 +274,13 @@ def test_dead_inputs_get_no_likelihood_gradient_and_the_prior_alone_moves_their_
 def test_wrong_settings_are_refused(changes):
     with pytest.raises(ValueError, match="EmpCovPrior"):
         EmpCovPrior(**changes)
+
+
+def test_a_dry_run_does_not_take_its_few_rows_for_all():
+    """Eight rows leave most of twenty directions without variance; fifty do not."""
+    task, spec = table(rows(50, width=20)), EmpCovPrior(eps=0.0)
+    mlp = MLP(hidden=(5,))(task.signature)
+    assert piece(mlp, task.dry(), spec).variances.min() > 0
+    singular = table(torch.cat([task.train.x, torch.zeros(50, 1)], 1))
+    with pytest.raises(CannotCompose, match="along 1 of 21 directions"):
+        piece(MLP(hidden=(5,))(singular.signature), singular, spec)

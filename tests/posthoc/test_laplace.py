@@ -360,7 +360,8 @@ def test_links_to_classes_are_refused_for_regression(link):
 @pytest.mark.parametrize(
     "wrong",
     [{"subset": "tail"}, {"structure": "lowrank"}, {"link": "logit"}, {"prior_precision": "guess"},
-     {"prior_precision": 0.0}, {"num_draws": 0}],
+     {"prior_precision": 0.0}, {"prior_precision": ()}, {"prior_precision": math.inf}, {"subset": ()},
+     {"num_draws": 0}],
     ids=str,
 )  # fmt: skip
 def test_combinations_that_do_not_exist_are_refused(wrong):

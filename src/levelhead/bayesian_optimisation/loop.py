@@ -43,7 +43,7 @@ class Rule:
 
     acquisition  "bound": mean + c std. "improvement": expected improvement.
     budget   c is set once, by the first surrogate, so that the mean of 2 c std over the box is `budget` standard
-             deviations of the values at the start; None: c is 1.
+             deviations of the values at the start; None, or where these are all equal: c is 1.
     dynamic  a proposal within a radius of a known point would teach nothing: c is doubled for this step, at most 15
              times, until it is not. The radius falls geometrically from 0.0625 to 0.01 in [-1, 1]^d.
 
@@ -62,7 +62,7 @@ class Rule:
 
     def factor(self, belief: Belief, y: Float[Tensor, " row"], num_dimensions: int, seed: int) -> float:
         """c, by the first surrogate."""
-        if self.budget is None:
+        if self.budget is None or not y.std() > 0:
             return 1.0
         generator = torch.Generator().manual_seed(seed)
         points = 2 * torch.rand(WIDTH_POINTS, num_dimensions, generator=generator) - 1
@@ -115,13 +115,20 @@ def optimise(
     """Look for the largest value of `objective` on [-1, 1]^d: `start` uniform points, then `steps` chosen ones.
 
     The surrogate is fitted from scratch at every step; None tries uniform points, which is random search. Equal seeds
-    start at equal points, whatever the surrogate.
+    start at equal points, whatever the surrogate. Raises ValueError for settings that mean nothing, and for an
+    objective that does not give one number a point.
     """
+    if num_dimensions < 1:
+        raise ValueError(f"optimise: num_dimensions must be at least 1, got {num_dimensions}")
     if start < 2 or steps < 0:
         raise ValueError(f"optimise: wants at least 2 points at the start and no negative steps, got {start}, {steps}")
     generator = torch.Generator().manual_seed(seed)
     x = 2 * torch.rand(start, num_dimensions, generator=generator) - 1
     y, factors = objective(x).to(x), list[float]()
+    if y.shape != (start,):
+        raise ValueError(
+            f"optimise: objective must give one number a point, shape ({start},) here; got {tuple(y.shape)}"
+        )
     c = 1.0
     if surrogate is None:
         more = 2 * torch.rand(steps, num_dimensions, generator=generator) - 1

@@ -1,5 +1,6 @@
 """The Laplace approximation: a Gaussian posterior around trained weights, from the curvature of the loss at them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -85,7 +86,8 @@ class Laplace:
         for name, known in (("structure", STRUCTURES), ("kind", KINDS), ("link", LINKS), ("prior_scope", SCOPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Laplace: {name} must be one of {known}, got {getattr(self, name)!r}")
-        if isinstance(self.subset, str) and self.subset not in ("head", "all"):
+        patterns = isinstance(self.subset, tuple) and self.subset and all(isinstance(p, str) for p in self.subset)
+        if not (patterns or callable(self.subset) or self.subset in ("head", "all")):
             raise ValueError(
                 f"Laplace: subset must be 'head', 'all', a tuple of patterns, or a subnetwork; got {self.subset!r}"
             )
@@ -109,10 +111,13 @@ class Laplace:
                 raise ValueError(
                     f"Laplace: prior_precision must be a number, numbers or one of {PRIORS}, got {prior!r}"
                 )
-        elif not (prior if isinstance(prior, tuple) else (prior,)) or not all(
-            p > 0 for p in (prior if isinstance(prior, tuple) else (prior,))
-        ):
-            raise ValueError(f"Laplace: prior_precision must be positive, got {prior}")
+        else:
+            numbers = prior if isinstance(prior, tuple) else (prior,)
+            if not numbers or not all(isinstance(p, float | int) and 0 < p < math.inf for p in numbers):
+                raise ValueError(
+                    f"Laplace: prior_precision must be positive, a number or a tuple of numbers, or one of {PRIORS}; "
+                    f"got {prior!r}"
+                )
         if self.prior_scope == "layer" and (prior == "calibration" or isinstance(prior, tuple)):
             raise ValueError(
                 "Laplace: prior_scope='layer' is chosen by marginal likelihood; write prior_precision="
