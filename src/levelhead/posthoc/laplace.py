@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -112,7 +112,7 @@ class Laplace:
                     f"Laplace: prior_precision must be a number, numbers or one of {PRIORS}, got {prior!r}"
                 )
         else:
-            numbers = prior if isinstance(prior, tuple) else (prior,)
+            numbers: tuple[Any, ...] = prior if isinstance(prior, tuple) else (prior,)
             if not numbers or not all(isinstance(p, float | int) and 0 < p < math.inf for p in numbers):
                 raise ValueError(
                     f"Laplace: prior_precision must be positive, a number or a tuple of numbers, or one of {PRIORS}; "
