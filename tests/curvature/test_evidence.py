@@ -4,7 +4,7 @@ import pytest
 import torch
 from curvature.test_joint import CASES, F64, dense, fit
 
-from levelhead.curvature.evidence import NetworkEvidence, grouped
+from levelhead.curvature.evidence import PRIOR_RANGE, NetworkEvidence, grouped
 
 NAMES = ("features.0.weight", "features.0.bias", "head.weight", "head.bias")
 
@@ -50,3 +50,14 @@ def test_without_data_the_posterior_is_the_prior():
     evidence = NetworkEvidence(value, -1.0, theta, grouped(value.selection.names, by_layer=False))
     expected = -1.0 - 0.5 * 2.0 * theta.square().sum()
     torch.testing.assert_close(evidence(torch.tensor([2.0], dtype=F64)), expected)
+
+
+def test_weights_at_zero_without_curvature_have_a_precision_too():
+    """Their evidence is flat: MacKay's quotient is 0 / 0."""
+    value = fit(CASES["linear"](), "full", temperature=1e30).curvature
+    groups = grouped(value.selection.names, by_layer=True)
+    theta = value.selection.theta()
+    theta[: value.selection.sizes[0] + value.selection.sizes[1]] = 0
+    found = NetworkEvidence(value, 0.0, theta, groups).best()
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[0], torch.tensor(PRIOR_RANGE[0], dtype=F64))

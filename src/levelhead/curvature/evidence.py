@@ -14,6 +14,7 @@ from levelhead.types import Scalar
 
 PRIOR_RANGE = 1e-4, 1e6
 ROUNDS = 50
+TINY = torch.finfo(torch.float64).tiny  # weights that are all 0, without curvature, tell nothing of their precision
 TOLERANCE = 1e-4  # of the logarithm of a precision
 
 
@@ -73,7 +74,7 @@ class NetworkEvidence(NamedTuple):
             with torch.enable_grad():
                 leaf = prior.clone().requires_grad_()
                 (slope,) = torch.autograd.grad(self.curvature.logdet(prior=self.per_tensor(leaf)), leaf)
-            found = ((sizes - prior * slope) / squared).clamp(low, high)
+            found = ((sizes - prior * slope) / squared.clamp_min(TINY)).clamp(low, high)
             moved = float((found / prior).log().abs().max())
             prior = found
             if moved < TOLERANCE:
