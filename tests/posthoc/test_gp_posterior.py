@@ -19,6 +19,7 @@ from levelhead.predictor import Ensemble, Point, WeightSamples
 from levelhead.samplers.sgd import SGD
 from levelhead.surgeries.random_feature_head import RandomFeatureHead
 from levelhead.surgeries.spectral_norm import SpectralNorm
+from levelhead.tasks.function import function
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
 from levelhead.types import CannotCompose
@@ -270,6 +271,13 @@ def test_saved_and_loaded_it_predicts_the_same_bits(tmp_path):
     assert isinstance(again, GaussianProcess)
     x = next(iter(task.test.ordered(10))).x
     assert torch.equal(again(x).logits, fitted(x).logits)
+
+
+def test_targets_without_noise_are_told_what_knows_them():
+    task = function("levy")
+    for network in (mlp(task), RandomFeatureHead(rank=RANK)(mlp(task))):
+        with pytest.raises(CannotCompose, match="deep_ensemble, mc_dropout or nomu"):
+            GPPosterior()(Point(network), task)
 
 
 @pytest.mark.parametrize("wrong", [{"ridge": 0.0}, {"mean_field": -1.0}])

@@ -13,11 +13,16 @@ import levelhead as lh
 from levelhead.backbones.mlp import MLP
 from levelhead.likelihood import Categorical, Gaussian
 from levelhead.metrics.held_out import held_out_nll
-from levelhead.network import Network
+from levelhead.network import Network, build
 from levelhead.posthoc.laplace import HeadLaplace, Laplace
 from levelhead.predictor import Ensemble, Point
 from levelhead.samplers.sgd import SGD
+from levelhead.surgeries.batch_ensemble import BatchEnsemble
+from levelhead.surgeries.hyper_batch import HyperBatch
+from levelhead.surgeries.mean_field import MeanField
 from levelhead.surgeries.random_feature_head import RandomFeatureHead
+from levelhead.surgeries.rank1_bnn import Rank1BNN
+from levelhead.tasks.function import function
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import Task
 from levelhead.types import CannotCompose
@@ -350,6 +355,32 @@ def test_heads_that_are_no_linear_layer_are_refused(head):
         Laplace()(Point(network), task)
 
 
+@pytest.mark.parametrize("subset", ["head", "all"])
+@pytest.mark.parametrize("surgery", [BatchEnsemble, Rank1BNN, MeanField])
+def test_surgeries_in_the_head_are_told_to_leave_it_and_that_works(surgery, subset):
+    task = blobs()
+    whole = build(MLP(hidden=(5, 5)), (surgery(),), task.signature)
+    advice = "within='features'" if subset == "all" or surgery is not MeanField else "leave the head as it is"
+    with pytest.raises(CannotCompose, match=advice):
+        Laplace(subset=subset)(Point(whole), task)
+    features = build(MLP(hidden=(5, 5)), (surgery(within="features"),), task.signature)
+    assert Laplace()(Point(features), task)(task.test.x).probs.isfinite().all()
+
+
+def test_heads_made_from_hyper_parameters_are_not_told_of_an_argument_that_is_not_there():
+    task = blobs()
+    network = build(MLP(hidden=(5,)), (HyperBatch(num_members=2),), task.signature)
+    with pytest.raises(CannotCompose, match=r"Leave Laplace\(\) out.*batch_ensemble\(within='features'\)"):
+        Laplace()(Point(network), task)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"kind": "empirical"}, {"subset": "all"}], ids=str)
+def test_targets_without_noise_are_told_what_knows_them(wanted):
+    task = function("levy")
+    with pytest.raises(CannotCompose, match="deep_ensemble, mc_dropout or nomu"):
+        Laplace(**wanted)(Point(build(MLP(hidden=(5,)), (), task.signature)), task)
+
+
 @pytest.mark.parametrize("link", ["mackay", "bridge"])
 def test_links_to_classes_are_refused_for_regression(link):
     task = line()
@@ -367,6 +398,14 @@ def test_links_to_classes_are_refused_for_regression(link):
 def test_combinations_that_do_not_exist_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Laplace(**wrong)
+
+
+@pytest.mark.parametrize("name, value", [("num_draws", 2.5), ("rank", True)])
+def test_counts_that_are_no_whole_numbers_are_refused(name, value):
+    spec = Laplace()
+    object.__setattr__(spec, name, value)  # past the shape checks of the test run, which users do not have
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1, got {value}"):
+        spec.__post_init__()
 
 
 def test_confidence_far_away_stays_below_one():

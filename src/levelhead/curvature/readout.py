@@ -10,7 +10,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.per_member import PerMember
+from levelhead.likelihood import Categorical, Gaussian, Likelihood
 from levelhead.network import Network
 from levelhead.predictor import Ensemble, Point, Predictor, WeightSamples, noise_of, samples_of
 from levelhead.tasks.split import Split
@@ -32,7 +34,18 @@ def one_network(predictor: Predictor, *, step: str) -> Point:
         advice = f"the sampler already draws weights: take one that gives a point, such as SGD(), or leave {step} out"
     else:
         advice = f"put it before the other post-hoc steps: posthoc=({step}, ...)"
-    raise CannotCompose(f"{step} fits the last layer of one network and got {type(predictor).__name__}; {advice}")
+    raise CannotCompose(
+        f"{step} is of one network with one set of weights, and got {type(predictor).__name__}; {advice}"
+    )
+
+
+def check_likelihood(likelihood: Likelihood, *, step: str) -> None:
+    """Raise CannotCompose for outputs whose uncertainty no Gaussian over weights is known to give here."""
+    if not isinstance(likelihood, Categorical | Gaussian):
+        raise CannotCompose(
+            f"{step} knows Categorical and Gaussian likelihoods, not {type(likelihood).__name__}. Leave {step} out, "
+            "and use deep_ensemble, mc_dropout or nomu for the uncertainty of such targets"
+        )
 
 
 class Reading(NamedTuple):
@@ -100,11 +113,16 @@ def linear_readout(network: Network) -> nn.Linear:
 def check_linear(reading: Reading, layer: nn.Linear, network: Network) -> None:
     """Raise CannotCompose where the outputs are not what `layer` makes of its inputs."""
     expected = F.linear(reading.inputs, layer.weight, layer.bias)
+    if any(isinstance(m, ConditionalWeights) for m in network.head.modules()):
+        raise CannotCompose(
+            "Laplace(subset='head') fits one last layer, and here hyper-parameters set the head's weights for every "
+            "row. Leave Laplace() out, or put it on batch_ensemble(within='features')"
+        )
     if expected.shape != reading.outputs.shape or not torch.allclose(expected, reading.outputs, rtol=1e-3, atol=1e-4):
         raise CannotCompose(
             "Laplace(subset='head'): the outputs are not those of the head's last linear layer alone (head: "
             f"{type(network.head).__name__}): members' own factors, or something behind it. Let surgeries leave the "
-            "head as it is (within='features')"
+            "head as it is (batch_ensemble and rank1_bnn: within='features')"
         )
 
 

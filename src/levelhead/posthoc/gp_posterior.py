@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.curvature.line_search import minimise
-from levelhead.curvature.readout import Reading, one_network, read_noisy, readings
+from levelhead.curvature.readout import Reading, check_likelihood, one_network, read_noisy, readings
 from levelhead.layers.random_features import RandomFeatureReadout
 from levelhead.likelihood import Categorical, Gaussian
 from levelhead.metrics.held_out import held_out_nll
@@ -64,6 +64,7 @@ class GPPosterior:
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor with the variance of its head. Reads task.train, and task.calibration where it tunes."""
         point = one_network(predictor, step="GPPosterior()")
+        check_likelihood(point.network.likelihood, step="GPPosterior()")
         network = self._checked(point.network)
         precision = self._precision(network, task.train)
         try:
@@ -83,10 +84,6 @@ class GPPosterior:
                 f"GPPosterior() needs the features of a RandomFeatureHead(), and this head is a "
                 f"{type(network.head).__name__}. Write surgery=(..., RandomFeatureHead()), posthoc=(GPPosterior(),); "
                 "for an ordinary last layer write posthoc=(Laplace(),)"
-            )
-        if not isinstance(network.likelihood, Categorical | Gaussian):
-            raise CannotCompose(
-                f"GPPosterior() knows Categorical and Gaussian likelihoods, not {type(network.likelihood).__name__}"
             )
         return network
 

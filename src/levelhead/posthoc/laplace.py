@@ -18,7 +18,7 @@ from levelhead.curvature.line_search import minimise
 from levelhead.curvature.linked import LINKS, check_link
 from levelhead.curvature.memory import Memory, estimate
 from levelhead.curvature.network_laplace import NetworkLaplace
-from levelhead.curvature.readout import linear_readout, one_network
+from levelhead.curvature.readout import check_likelihood, linear_readout, one_network
 from levelhead.curvature.selection import Selection
 from levelhead.network import Network
 from levelhead.predictor import Point, Predictor
@@ -51,6 +51,7 @@ class Laplace:
     prior_precision  a number; "marginal_likelihood": the one with the largest evidence of the training rows, which asks
                      for no held-out rows but often leaves confidence too low; "calibration": the one with the smallest
                      negative log likelihood of the predictions on task.calibration; numbers: the best of these there.
+                     A tuned one at an end of its range, 1e-4 or 1e6, found no best inside it.
     prior_scope      "all" weights share a precision, or those of a "layer" (chosen by marginal likelihood alone).
     link             from f to classes. "probit": f_k / sqrt(1 + pi / 8 v_k). "mackay": its form for covariances.
                      "bridge": the Dirichlet of the Laplace bridge. "mc": `num_draws` draws of functions, kept as
@@ -98,8 +99,9 @@ class Laplace:
             )
         self._check_prior()
         for name in ("num_draws", "rank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Laplace: {name} must be at least 1, got {getattr(self, name)}")
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"Laplace: {name} must be a whole number, at least 1, got {count!r}")
         for name in ("temperature", "memory"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Laplace: {name} must be positive, got {getattr(self, name)}")
@@ -127,6 +129,7 @@ class Laplace:
     def __call__(self, predictor: Predictor, task: Task) -> Predictor:
         """The predictor with a posterior. Reads task.train, and task.calibration where it tunes on it."""
         point = one_network(predictor, step="Laplace()")
+        check_likelihood(point.network.likelihood, step="Laplace()")
         check_link(point.network.likelihood, self.link)
         if self.subset == "head" and self.structure in HEAD_STRUCTURES:
             return self._over_head(point, task)
@@ -172,7 +175,9 @@ class Laplace:
             raise CannotCompose(
                 "Laplace() beyond the head is of one network with one set of weights, and this one "
                 + ("draws" if network.stochastic else f"has {network.num_members} members")
-                + ". Write subset='head', or leave out the surgery and put deep_ensemble behind Laplace()"
+                + ". Write subset='head' where the surgery leaves the head as it is (batch_ensemble, rank1_bnn and "
+                "mean_field do with within='features'), or use deep_ensemble, with Laplace() in its members, in place "
+                "of the surgery"
             )
         selection, indices = self._selection(network, task)
         rows = self._estimate(network, selection, task).rows(self.memory * 2**30, structure=self.structure)
