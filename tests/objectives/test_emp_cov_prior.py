@@ -270,7 +270,7 @@ def test_dead_inputs_get_no_likelihood_gradient_and_the_prior_alone_moves_their_
     assert_close(weight.grad[:, 3], weight[:, 3].detach() / 0.25 / 50)
 
 
-@pytest.mark.parametrize("changes", [{"alpha": 0.0}, {"eps": -1.0}])
+@pytest.mark.parametrize("changes", [{"alpha": 0.0}, {"eps": -1.0}, {"eps": math.nan}])
 def test_wrong_settings_are_refused(changes):
     with pytest.raises(ValueError, match="EmpCovPrior"):
         EmpCovPrior(**changes)

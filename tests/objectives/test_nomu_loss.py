@@ -1,6 +1,7 @@
 """NOMU's loss against its formula, its gradients, and the two closed forms."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -170,11 +171,21 @@ def test_a_network_without_a_side_network_is_refused_with_advice():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"pi_sqr": -1.0}, {"pi_exp": -1.0}, {"c_exp": 0.0}, {"num_points": -1}, {"delta": 0.0}]
-)
+    "wrong",
+    [{"pi_sqr": -1.0}, {"pi_exp": -1.0}, {"pi_exp": math.nan}, {"c_exp": 0.0}, {"num_points": -1},
+     {"delta": 0.0}],
+    ids=str,
+)  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NomuLoss(**wrong)
+
+
+def test_a_number_of_points_is_whole():
+    spec = NomuLoss()
+    object.__setattr__(spec, "num_points", 2.5)  # past the shape checks of the test run, which users do not have
+    with pytest.raises(ValueError, match=r"num_points must be a whole number, got 2\.5"):
+        spec.__post_init__()
 
 
 def test_points_must_be_callable():

@@ -167,7 +167,9 @@ def test_a_fit_keeps_its_draws():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"prior_scale": -1.0}, {"temperature": -1.0}, {"burn_in": 1.0}, {"num_draws": 0}, {"momentum": 1.0}]
+    "wrong",
+    [{"prior_scale": -1.0}, {"temperature": -1.0}, {"burn_in": 1.0}, {"num_draws": 0}, {"momentum": 1.0}, {"lr": 0.0}],
+    ids=str,
 )
 def test_settings_that_sample_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=f"SGHMC: {next(iter(wrong))} must"):

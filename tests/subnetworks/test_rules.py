@@ -124,11 +124,19 @@ def test_kernels_are_laid_out_as_places_are(rule: type) -> None:
 
 @each_rule
 def test_impossible_sizes_are_refused(rule: type) -> None:
-    for k in (0, -3, 0.0, 1.5):
+    for k in (0, -3, 0.0, 1.5, True):
         with pytest.raises(ValueError, match="k must be"):
             rule(k=k)
     with pytest.raises(ValueError, match="only 40 parameters match"):
         short(rule, k=41)(network(), TASK)
+
+
+@each_rule
+def test_a_pattern_that_is_no_tuple_is_refused(rule: type) -> None:
+    spec = rule()
+    object.__setattr__(spec, "include", "x")  # past the shape checks of the test run, which users do not have
+    with pytest.raises(ValueError, match=r"include must be a tuple.*'x'"):
+        spec.__post_init__()
 
 
 @pytest.mark.parametrize("rule", parts("subnetworks"))

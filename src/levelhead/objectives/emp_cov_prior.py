@@ -1,5 +1,6 @@
 """EmpCov: a prior that leaves the first layer no freedom where the training inputs do not vary."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,8 +63,8 @@ class EmpCovPrior:
             raise ValueError(f"EmpCovPrior: scale must be positive, got {self.scale}")
         if self.alpha is not None and not self.alpha > 0:
             raise ValueError(f"EmpCovPrior: alpha must be positive, or None for the Gaussian's size; got {self.alpha}")
-        if self.eps < 0:
-            raise ValueError(f"EmpCovPrior: eps must not be negative, got {self.eps}")
+        if not 0 <= self.eps < math.inf:
+            raise ValueError(f"EmpCovPrior: eps must be finite and not negative, got {self.eps}")
 
     def start(self, network: Network, task: Task, run: Run) -> Prior:
         """The term of one fit: one pass over the training rows."""

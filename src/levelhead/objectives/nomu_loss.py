@@ -57,8 +57,10 @@ class NomuLoss:
 
     def __post_init__(self) -> None:
         for name in ("pi_sqr", "pi_exp", "num_points", "c_neg"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"NomuLoss: {name} must not be negative, got {getattr(self, name)}")
+        if isinstance(self.num_points, bool) or not isinstance(self.num_points, int):
+            raise ValueError(f"NomuLoss: num_points must be a whole number, got {self.num_points!r}")
         for name in ("c_exp", "delta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"NomuLoss: {name} must be positive, got {getattr(self, name)}")

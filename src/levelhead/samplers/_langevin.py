@@ -95,6 +95,8 @@ def validate_langevin(spec: LangevinSpec) -> None:
     """Raise ValueError for settings that no sampling can use."""
     validate(spec)
     name = type(spec).__name__
+    if not spec.lr > 0:
+        raise ValueError(f"{name}: lr must be positive, got {spec.lr}: without steps nothing is sampled")
     if spec.prior_scale is not None and not spec.prior_scale > 0:
         raise ValueError(
             f"{name}: prior_scale must be positive, or None where objectives hold the prior; got {spec.prior_scale}"

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,9 +33,14 @@ class Rule(ABC):
 
     def __post_init__(self) -> None:
         whole = isinstance(self.k, int)
-        if not (self.k >= 1 if whole else 0 < self.k <= 1):
+        if isinstance(self.k, bool) or not (self.k >= 1 if whole else 0 < self.k <= 1):
             raise ValueError(
                 f"{type(self).__name__}: k must be a number, at least 1, or a share in (0, 1], got {self.k}"
+            )
+        include: Any = self.include
+        if not (isinstance(include, tuple) and all(isinstance(pattern, str) for pattern in include)):
+            raise ValueError(
+                f"{type(self).__name__}: include must be a tuple of patterns, such as ('*weight*',), got {include!r}"
             )
 
     @abstractmethod
