@@ -31,6 +31,15 @@ def test_columns_that_depend_on_others_are_named():
     )
 
 
+def test_columns_are_called_by_their_names_where_these_are_known():
+    x = torch.cat([features(), features()], 1)
+    x[:, 0] = 1.0
+    x[:, 4] = 2 * x[:, 1] - x[:, 3] + 5
+    warnings = found(table(x, LABELS, columns=("unit", "b", "c", "d", "e", "f")))
+    assert warnings["constant features"] == "columns unit never change in train"
+    assert warnings["directions"].endswith("among columns b, d, e")
+
+
 def test_it_is_a_matter_of_directions_and_not_of_units():
     x = features() * torch.tensor([1e-6, 1.0, 1e6]) + torch.tensor([0.0, 300.0, 0.0])
     assert "varies along all 3" in found(table(x, LABELS), "ok")["directions"]

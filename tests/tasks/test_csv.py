@@ -22,6 +22,7 @@ def test_words_are_classes(flowers):
     assert task.name == "csv:flowers.csv"
     assert task.likelihood == Categorical(2)
     assert task.classes == ("lily", "rose")
+    assert task.columns == ("length", "width")
     assert [len(s) for s in (task.train, task.val, task.calibration, task.test)] == [24, 4, 4, 8]
     for split in (task.train, task.val, task.calibration, task.test):
         assert torch.equal(split.x[:, 0] % 2, split.y.float())

@@ -137,6 +137,7 @@ def test_digests_tell_tasks_apart():
     [
         ({"likelihood": Categorical(2)}, "label 2; wants 0 to 1"),
         ({"classes": ("a", "b")}, "2 names for 3 classes"),
+        ({"columns": ("a", "b")}, "2 columns are named, and inputs have shape"),
         ({"augment": Augment()}, "augment=None"),
         ({"ood": {"far": Split("far", torch.zeros(2, 4), torch.zeros(2).long())}}, "inputs of far have shape"),
         ({"test": Split("test", torch.zeros(2, 3), torch.zeros(2, 1))}, "soft labels with 3 classes"),

@@ -1,12 +1,14 @@
 """Checks of a user's data: what would spoil a comparison before it starts."""
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from levelhead.doctor._diagnosis import Findings, counted, listed
-from levelhead.doctor._directions import constant, directions
+from levelhead.doctor._directions import constant, directions, named
 from levelhead.likelihood import Categorical, Gaussian
 from levelhead.tasks.split import Split
 from levelhead.tasks.task import DISJOINT, Task
@@ -28,8 +30,8 @@ def examine_data(task: Task) -> Findings:
         targets(task, task.likelihood, found)
     overlaps(task, found)
     duplicates(task.train, found)
-    inputs(task.train, found)
-    directions(task.train, found)
+    inputs(task.train, found, task.columns)
+    directions(task.train, found, task.columns)
     return found
 
 
@@ -130,7 +132,7 @@ def content(split: Split) -> dict[bytes, set[bytes]]:
     return found
 
 
-def inputs(train: Split, found: Findings) -> None:
+def inputs(train: Split, found: Findings, names: Sequence[str]) -> None:
     """Inputs vary, lie where they should, and have no wild values."""
     x = train.x
     same = constant(x)
@@ -146,17 +148,19 @@ def inputs(train: Split, found: Findings) -> None:
         else:
             found.note("inputs", text)
         return
-    columns(rearrange(x, "b ... -> b (...)").double(), same, found)
+    columns(rearrange(x, "b ... -> b (...)").double(), same, found, names)
 
 
-def columns(features: Float[Tensor, "row feature"], same: Bool[Tensor, " feature"], found: Findings) -> None:
+def columns(
+    features: Float[Tensor, "row feature"], same: Bool[Tensor, " feature"], found: Findings, names: Sequence[str]
+) -> None:
     """Columns of a table vary, in a range that float32 can tell apart, without values far from all others.
 
     Distances are measured in interquartile ranges, which a few wild values do not widen.
     """
-    dead = same.nonzero().flatten().tolist()
+    dead = named(same.nonzero().flatten(), names)
     if dead:
-        found.warn("constant features", f"columns {listed(map(str, dead))} never change in train", "Drop them")
+        found.warn("constant features", f"columns {listed(dead)} never change in train", "Drop them")
     live = features[:, ~same]
     if not live.numel():
         return

@@ -1,5 +1,7 @@
 """Directions that training inputs never take: along them a posterior over weights is its prior, whatever the data."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -22,15 +24,15 @@ ADVICE = (
 )
 
 
-def directions(train: Split, found: Findings) -> None:
-    """How many inputs, directions of inputs and of patches never vary in train."""
+def directions(train: Split, found: Findings, names: Sequence[str] = ()) -> None:
+    """How many inputs, directions of inputs and of patches never vary in train. `names`: of a table's columns."""
     if train.x.ndim == 2:
-        dependence(train, found)
+        dependence(train, found, names)
     elif train.x.ndim == 4:
         images(train, found)
 
 
-def dependence(train: Split, found: Findings) -> None:
+def dependence(train: Split, found: Findings, names: Sequence[str]) -> None:
     """No column of a table is a combination of the others. Columns that never change have a finding of their own."""
     live = (~constant(train.x)).nonzero().flatten()
     if not 1 < len(live) <= MOST_INPUTS:
@@ -40,8 +42,8 @@ def dependence(train: Split, found: Findings) -> None:
         text = f"{len(train)} rows cannot span {len(live)} features: {count} directions are without variance"
         found.warn("directions", text, ADVICE)
     elif count:
-        names = listed(str(int(column)) for column in live[share > INVOLVED])
-        text = f"{count} of {len(live)} directions never vary: linear dependence among columns {names}"
+        involved = listed(named(live[share > INVOLVED], names))
+        text = f"{count} of {len(live)} directions never vary: linear dependence among columns {involved}"
         found.warn("directions", text, f"Drop a column for each. {ADVICE}")
     else:
         found.note("directions", f"train varies along all {len(live)} directions of its live features")
@@ -76,6 +78,11 @@ def images(train: Split, found: Findings) -> None:
     else:
         text = f"train varies in all {len(dead)} pixels and all {size} directions of patches{nearly}"
         found.note("directions", text)
+
+
+def named(places: Shaped[Tensor, " column"], names: Sequence[str]) -> list[str]:
+    """Columns by name, or by number from 0 where they have none."""
+    return [names[place] if names else str(place) for place in places.tolist()]
 
 
 def constant(x: Shaped[Tensor, "row *input"]) -> Bool[Tensor, " input"]:

@@ -27,12 +27,13 @@ def csv(path: str | Path, *, target: str | None = None, classify: bool | None = 
     if not columns:
         raise ValueError(f"{where}: there is no column beside the target {chosen!r}")
     x = np.stack([numbers(where, name, column) for name, column in columns.items()], axis=1)
+    names = tuple(columns)
     name, args = f"csv:{where.name}", {"target": chosen}
     if classify or (classify is None and not all(is_number(value) for value in values)):
         classes = sorted(set(values), key=lambda value: (float(value) if is_number(value) else np.inf, value))
         y = np.array([classes.index(value) for value in values])
-        return from_tensors(x, y, classes=classes, name=name, seed=seed, args=args)
-    return from_tensors(x, numbers(where, chosen, values), name=name, seed=seed, args=args)
+        return from_tensors(x, y, classes=classes, name=name, seed=seed, args=args, columns=names)
+    return from_tensors(x, numbers(where, chosen, values), name=name, seed=seed, args=args, columns=names)
 
 
 def read_columns(path: Path) -> tuple[list[str], dict[str, list[str]]]:

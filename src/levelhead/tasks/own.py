@@ -45,6 +45,7 @@ def from_tensors(
     known_overlaps: bool = False,
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
+    columns: Sequence[str] = (),
 ) -> Task:
     """A task of your own data.
 
@@ -54,6 +55,7 @@ def from_tensors(
     Splits that are not given are drawn from (x, y), in these `fractions` for val, calibration and test, class by class,
     with `seed`; rows that occur twice stay in train, so that nothing leaks. `likelihood` defaults to the classes that
     occur, or to a Gaussian standardised by the training rows. `ood` and `unlabelled` hold inputs only.
+    `columns` names the features.
     Raises TestDataLeak when given splits share rows, and ValueError for data that is no data.
     """
     given = {
@@ -79,6 +81,7 @@ def from_tensors(
         augment=augment,
         classes=tuple(classes),
         known_overlaps=known_overlaps,
+        columns=tuple(columns),
         args={**(args or {}), "seed": seed, "fractions": list(fractions)} if sizes else dict(args or {}),
     )
 

@@ -47,6 +47,7 @@ class Task:
     ood             sets by name that hold none of the classes.
     augment         how training batches are augmented, or None.
     classes         names of the classes, in the order of the labels; empty where they have none.
+    columns         names of a table's features, in their order; empty where they have none.
     args            what the loader was called with, as plain values, for the receipt.
     known_overlaps  True where published splits share rows: the receipt counts them, instead of an error.
 
@@ -67,6 +68,7 @@ class Task:
     classes: tuple[str, ...] = ()
     args: Mapping[str, Any] = field(default_factory=dict)
     known_overlaps: bool = False
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -184,6 +186,10 @@ class Task:
 
     def _check_shapes(self) -> None:
         expected = self.train.x.shape[1:]
+        if self.columns and (len(self.columns),) != tuple(expected):
+            raise ValueError(
+                f"Task {self.name!r}: {len(self.columns)} columns are named, and inputs have shape {tuple(expected)}"
+            )
         others = [getattr(self, name) for name in DISJOINT[1:]]
         others += [self.unlabelled] if self.unlabelled is not None else []
         for split in (*others, *self.shifts.values(), *self.ood.values()):
