@@ -1,11 +1,16 @@
 """Dead inputs and directions without variance are counted, in tables, pixels and patches, and where there are none."""
 
+import dataclasses
+
 import pytest
 import torch
 from doctor.test_data import LABELS, features, found, table
 
-from levelhead.doctor import _directions
+from levelhead.backbones.mlp import MLP
+from levelhead.doctor import _directions, examine
 from levelhead.doctor._diagnosis import Findings
+from levelhead.objectives.emp_cov_prior import EmpCovPrior
+from levelhead.recipe import DeepEnsemble, Recipe
 from levelhead.tasks.digits import digits
 from levelhead.tasks.split import Split
 
@@ -38,6 +43,18 @@ def test_columns_are_called_by_their_names_where_these_are_known():
     warnings = found(table(x, LABELS, columns=("unit", "b", "c", "d", "e", "f")))
     assert warnings["constant features"] == "columns unit never change in train"
     assert warnings["directions"].endswith("among columns b, d, e")
+
+
+def test_a_recipe_that_has_the_prior_is_not_told_to_add_it():
+    task = table(features()[:, [0, 1, 2, 0]], LABELS)
+    recipe = Recipe(backbone=MLP(hidden=(4,)))
+    for fit, says in (
+        (recipe, "add emp_cov_prior"),
+        (dataclasses.replace(recipe, regularisers=(EmpCovPrior(),)), "which this recipe has"),
+        (DeepEnsemble(member=dataclasses.replace(recipe, regularisers=(EmpCovPrior(),))), "which this recipe has"),
+    ):
+        (step,) = (f.next_step for f in examine(fit, task=task).findings if f.check == "directions")
+        assert says in step
 
 
 def test_it_is_a_matter_of_directions_and_not_of_units():

@@ -14,6 +14,7 @@ from levelhead.doctor._network import DRAWS, NOT_IN_PLACE, WRITES, Example, exam
 from levelhead.doctor._surgery import operate
 from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Backbone, Network, Surgery
+from levelhead.objectives.emp_cov_prior import EmpCovPrior
 from levelhead.passes import seeded
 from levelhead.probe import evaluating
 from levelhead.recipe import DeepEnsemble, Fit, Recipe, rehearse
@@ -55,7 +56,9 @@ def examine(
     recipe = target if isinstance(target, Recipe | DeepEnsemble) else None
     while isinstance(target, DeepEnsemble):
         target = target.member
+    held = False
     if isinstance(target, Recipe):
+        held = any(isinstance(regulariser, EmpCovPrior) for regulariser in target.regularisers)
         surgery = (*target.surgery, *surgery)
         target = target.backbone
     network, made = network_of(target, signature, head)
@@ -70,7 +73,7 @@ def examine(
                 layers = calls(network)
                 found += operations(network, surgery, example.x)
     if task is not None:
-        found += examine_data(task)
+        found += examine_data(task, held=held)
     if recipe is not None and task is not None:
         found += dry_run(recipe, task)
     return Diagnosis(label, tuple(found), layers)

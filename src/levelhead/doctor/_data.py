@@ -19,8 +19,8 @@ FAR = 20.0  # interquartile ranges
 HUGE = 1e4  # interquartile ranges: normalisation is a layer, but float32 has seven digits
 
 
-def examine_data(task: Task) -> Findings:
-    """All checks of a task."""
+def examine_data(task: Task, *, held: bool = False) -> Findings:
+    """All checks of a task. `held`: the recipe has emp_cov_prior already."""
     found = Findings("data")
     found.note("splits", ", ".join(f"{name} {len(getattr(task, name)):,}" for name in DISJOINT))
     sizes(task, found)
@@ -31,7 +31,7 @@ def examine_data(task: Task) -> Findings:
     overlaps(task, found)
     duplicates(task.train, found)
     inputs(task.train, found, task.columns)
-    directions(task.train, found, task.columns)
+    directions(task.train, found, task.columns, held=held)
     return found
 
 

@@ -22,17 +22,22 @@ ADVICE = (
     "Harmless in training, but under shift a posterior's average (HMC, SGLD, mean field, Laplace with drawn weights) "
     "meets weights that are still its prior: add emp_cov_prior. Points, deep ensembles, dropout and SWAG do not"
 )
+HELD = "Harmless in training; under shift a posterior's average needs emp_cov_prior, which this recipe has"
 
 
-def directions(train: Split, found: Findings, names: Sequence[str] = ()) -> None:
-    """How many inputs, directions of inputs and of patches never vary in train. `names`: of a table's columns."""
+def directions(train: Split, found: Findings, names: Sequence[str] = (), *, held: bool = False) -> None:
+    """How many inputs, directions of inputs and of patches never vary in train.
+
+    names  of a table's columns. held  whether the recipe has emp_cov_prior already.
+    """
+    advice = HELD if held else ADVICE
     if train.x.ndim == 2:
-        dependence(train, found, names)
+        dependence(train, found, names, advice)
     elif train.x.ndim == 4:
-        images(train, found)
+        images(train, found, advice)
 
 
-def dependence(train: Split, found: Findings, names: Sequence[str]) -> None:
+def dependence(train: Split, found: Findings, names: Sequence[str], advice: str) -> None:
     """No column of a table is a combination of the others. Columns that never change have a finding of their own."""
     live = (~constant(train.x)).nonzero().flatten()
     if not 1 < len(live) <= MOST_INPUTS:
@@ -40,16 +45,16 @@ def dependence(train: Split, found: Findings, names: Sequence[str]) -> None:
     count, share = without_variance(moments(train, live))
     if len(train) <= len(live):
         text = f"{len(train)} rows cannot span {len(live)} features: {count} directions are without variance"
-        found.warn("directions", text, ADVICE)
+        found.warn("directions", text, advice)
     elif count:
         involved = listed(named(live[share > INVOLVED], names))
         text = f"{count} of {len(live)} directions never vary: linear dependence among columns {involved}"
-        found.warn("directions", text, f"Drop a column for each. {ADVICE}")
+        found.warn("directions", text, f"Drop a column for each. {advice}")
     else:
         found.note("directions", f"train varies along all {len(live)} directions of its live features")
 
 
-def images(train: Split, found: Findings) -> None:
+def images(train: Split, found: Findings, advice: str) -> None:
     """Dead pixels, directions of all pixels where they are few, and of patches, which convolutions see."""
     dead = constant(train.x)
     live = (~dead).nonzero().flatten()
@@ -74,7 +79,7 @@ def images(train: Split, found: Findings) -> None:
     if patch:
         words.append(f"{patch} of {size} directions of {PATCH} x {PATCH} patches")
     if words:
-        found.warn("directions", f"without variance in train: {'; '.join(words)}{nearly}", ADVICE)
+        found.warn("directions", f"without variance in train: {'; '.join(words)}{nearly}", advice)
     else:
         text = f"train varies in all {len(dead)} pixels and all {size} directions of patches{nearly}"
         found.note("directions", text)
