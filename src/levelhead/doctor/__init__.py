@@ -14,7 +14,6 @@ from levelhead.doctor._network import DRAWS, NOT_IN_PLACE, WRITES, Example, exam
 from levelhead.doctor._surgery import operate
 from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Backbone, Network, Surgery
-from levelhead.objectives.emp_cov_prior import EmpCovPrior
 from levelhead.passes import seeded
 from levelhead.probe import evaluating
 from levelhead.recipe import DeepEnsemble, Fit, Recipe, rehearse
@@ -58,7 +57,7 @@ def examine(
         target = target.member
     held = False
     if isinstance(target, Recipe):
-        held = any(isinstance(regulariser, EmpCovPrior) for regulariser in target.regularisers)
+        held = any(getattr(regulariser, "holds_still_inputs", False) for regulariser in target.regularisers)
         surgery = (*target.surgery, *surgery)
         target = target.backbone
     network, made = network_of(target, signature, head)

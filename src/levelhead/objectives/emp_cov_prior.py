@@ -52,6 +52,7 @@ class EmpCovPrior:
     """
 
     reference: ClassVar[Reference] = PAPER
+    holds_still_inputs: ClassVar = True  # the doctor need not advise it
     alpha: float | None = None
     eps: float = 1e-4
     scale: float = 0.1
