@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from levelhead.backbones.mlp import MLP
-from levelhead.forward import Objective
+from levelhead.declared import Pace, Paced
+from levelhead.forward import Forward, Objective
+from levelhead.network import Network
 from levelhead.objectives.vat import VAT
 from levelhead.predictor import Point
 from levelhead.recipe import Recipe
@@ -200,3 +203,106 @@ def test_learning_happens(sampler: Any) -> None:
     predictor = Recipe(backbone=MLP(), sampler=sampler.__class__(**{**vars(sampler), "epochs": 20})).fit(TASK, 0)
     belief = predictor(TASK.test.x / 255)
     assert (belief.label == TASK.test.y).float().mean() > 0.8
+
+
+class Told(Paced):
+    """Adds what the seeds of its pace say, and remembers where it was told training stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Pace] = []
+        self.shift = 0.0
+
+    def pace(self, now: Pace) -> None:
+        self.heard.append(now)
+        self.shift = float(torch.rand((), generator=torch.Generator().manual_seed(now.epoch_seed)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift if self.training else x
+
+
+@dataclass(frozen=True)
+class Tell:
+    """A surgery that puts a told layer behind the features."""
+
+    def __call__(self, network: Network) -> Network:
+        return network.appended(Told(), name="told", author="Tell")
+
+
+def told(predictor: torch.nn.Module) -> Told:
+    return next(module for module in predictor.modules() if isinstance(module, Told))
+
+
+def test_a_paced_layer_is_told_of_every_step_also_after_a_kill(tmp_path: Path) -> None:
+    whole = Recipe(backbone=MLP(), surgery=(Tell(),), sampler=PLAIN).fit(TASK, 3, rehearsed=True)
+    heard = told(whole).heard
+    steps = len(heard) // 3
+    assert [(now.epoch, now.step) for now in heard] == [(e, s) for e in range(3) for s in range(steps)]
+    assert len({now.epoch_seed for now in heard}) == 3
+    assert len({now.step_seed for now in heard}) == len(heard)
+    dying = type("Dying", (Interrupted,), {"at": steps + 2, "taken": 0})(epochs=3, batch_size=16, lr=0.05)
+    runtime = Runtime(folder=tmp_path, checkpoint_seconds=0.0)
+    with pytest.raises(Killed):
+        Recipe(backbone=MLP(), surgery=(Tell(),), sampler=dying).fit(TASK, 3, runtime, rehearsed=True)
+    resumed = Recipe(backbone=MLP(), surgery=(Tell(),), sampler=PLAIN).fit(TASK, 3, runtime, rehearsed=True)
+    assert told(resumed).heard == heard[steps + 1 :], "the step that was not done is told again"
+    assert same(weights(resumed), weights(whole))
+
+
+@dataclass(frozen=True)
+class StopAfter:
+    """A regulariser that watches, and ends the fit after some epochs."""
+
+    epochs: int = 2
+
+    def start(self, network: Network, task: Any, run: Run) -> "Counting":
+        return Counting(self.epochs)
+
+
+class Counting:
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.done = epochs, 0
+
+    def __call__(self, inner: Objective, forward: Forward) -> Scalar:
+        return inner(forward)
+
+    def end_epoch(self, network: Network) -> None:
+        self.done += 1
+
+    @property
+    def watched(self) -> dict[str, float]:
+        return {"done": float(self.done)}
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+
+
+def test_a_term_that_watches_writes_to_the_log_and_ends_the_fit_also_a_resumed_one(tmp_path: Path) -> None:
+    def log(name: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (tmp_path / name / "train.jsonl").read_text().splitlines()]
+
+    ended = Recipe(backbone=MLP(), regularisers=(StopAfter(2),), sampler=PLAIN)
+    short = Recipe(backbone=MLP(), sampler=SGD(epochs=2, batch_size=16, lr=0.05, schedule="constant"))
+    constant = replace(ended, sampler=SGD(epochs=5, batch_size=16, lr=0.05, schedule="constant"))
+    first = constant.fit(TASK, 0, Runtime(folder=tmp_path / "whole"))
+    assert same(weights(first), weights(short.fit(TASK, 0)))
+    assert [line["done"] for line in log("whole")] == [1.0, 2.0]
+    # A kill between the last epoch's checkpoint and the predictor: nothing more is trained.
+    network = MLP()(TASK.signature)
+    term = Counting(2)
+    term.load_state_dict({"done": 2})
+    before = [p.clone() for p in network.parameters()]
+
+    class Done:
+        def start(self, *_: Any) -> Counting:
+            return term
+
+    train(network, TASK, (Done(),), PLAIN, Run(0))
+    assert all(torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))

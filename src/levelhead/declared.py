@@ -61,6 +61,28 @@ class Stochastic(Declared):
         return max(1, min(self.blocks, num_rows // self.block_rows))
 
 
+class Pace(NamedTuple):
+    """Where training stands: epoch, step within it (both from 0), and seeds that belong to (run, epoch[, step])."""
+
+    epoch: int
+    step: int
+    epoch_seed: int
+    step_seed: int
+
+
+class Paced(Declared):
+    """A layer that changes as training goes on; told where training stands before every step.
+
+    What it does must be a function of `now` and of the layer alone, so that a resumed fit equals one that was never
+    killed. All layers get the same seeds: a choice that the whole network shares is drawn from a seed alone, a layer's
+    own from the seed and its place.
+    """
+
+    def pace(self, now: Pace) -> None:
+        """Become what the layer is to be in this step."""
+        raise TypeError(f"{type(self).__name__} must define pace")
+
+
 class Posterior(Stochastic):
     """A layer that draws its parameters from a distribution q, whose distance to a prior an objective can price."""
 

@@ -1,7 +1,7 @@
 """Forward: one step's clean pass and its side passes. Objectives are functions of it, terms middleware around them."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -78,6 +78,19 @@ class Term(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A term that also watches the fit. Both are asked for after each `end_epoch`; `finished` before the first too."""
+
+    @property
+    def watched(self) -> Mapping[str, float]:
+        """Numbers of the finished epoch, for its line of the log; names must differ between the terms of a fit."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the fit is to end here. Part of the term's state: a resumed fit ends at the same epoch."""
 
 
 class Stateless:

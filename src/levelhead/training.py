@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import nn
 
-from levelhead.forward import Objective, Term, extend, network_loss
+from levelhead.declared import Pace, Paced
+from levelhead.forward import Objective, Term, Watching, extend, network_loss
 from levelhead.network import Network
 from levelhead.passes import noise_state, set_noise_state
 from levelhead.predictor import Predictor
@@ -153,15 +154,23 @@ def train(
     state = sampler.init(network, task, run)
     keeper = Checkpoint(run, state, terms)
     first, done = keeper.resume()
+    watching = [term for term in terms if isinstance(term, Watching)]
+    paced = [layer for layer in state.network.modules() if isinstance(layer, Paced)]
     for epoch in range(first, sampler.epochs):
+        if any(term.finished for term in watching):
+            break
         batches = task.train.batches(sampler.batch_size, run.generator("order", epoch), augment=task.augment)
-        for batch in islice(batches, done, None):
+        for step, batch in enumerate(islice(batches, done, None), start=done):
+            for layer in paced:
+                layer.pace(Pace(epoch, step, run.seed_for("pace", epoch), run.seed_for("pace", epoch, step)))
             keeper.add(sampler.step(state, objective, batch.to(run.device, run.runtime.dtype)))
             keeper.save_if_due(epoch)
         done = 0
         for term in terms:
             term.end_epoch(network)
-        keeper.end_epoch(epoch, sampler.epochs)
+        keeper.end_epoch(
+            epoch, sampler.epochs, {name: value for term in watching for name, value in term.watched.items()}
+        )
     predictor = sampler.predictor(state)
     keeper.close()
     return predictor.eval()
@@ -236,8 +245,8 @@ class Checkpoint:
         )
         self.saved = time.monotonic()
 
-    def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Check, log and report a finished epoch."""
+    def end_epoch(self, epoch: int, epochs: int, watched: Mapping[str, float]) -> None:
+        """Check, log and report a finished epoch, with what terms watched in it."""
         loss = float(self.total) / max(self.place, 1)
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise NonFiniteLoss(NON_FINITE_LOSS.format(value=loss, epoch=epoch + 1, epochs=epochs, step=self.place))
@@ -248,7 +257,9 @@ class Checkpoint:
                 self.save(epoch + 1)
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / LOG).open("a") as log:
-                log.write(json.dumps({"epoch": epoch + 1, "loss": loss, "seconds": round(self.seconds, 3)}) + "\n")
+                log.write(
+                    json.dumps({"epoch": epoch + 1, "loss": loss, "seconds": round(self.seconds, 3), **watched}) + "\n"
+                )
         if self.run.runtime.report is not None:
             self.run.runtime.report(progress)
 
