@@ -20,6 +20,7 @@ class Call(NamedTuple):
     output_shape: tuple[int, ...]
     depth: int  # number of calls around this one
     source: int = 0  # which tensor came in: calls that read one and the same tensor share the number; 0 for none
+    result: int = 0  # which tensor went out, by the same numbers
 
     @property
     def is_leaf(self) -> bool:
@@ -122,8 +123,10 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
         shape_in, source = ((), 0) if inside is None else (tuple(inside.shape), id(inside))
         if inside is not None:
             tensors[source] = inside
-        shape_out = tuple(output.shape) if isinstance(output, Tensor) else ()
-        finished[order] = Call(names[child], child, shape_in, shape_out, len(entered), source)
+        shape_out, result = (tuple(output.shape), id(output)) if isinstance(output, Tensor) else ((), 0)
+        if result:
+            tensors[result] = output
+        finished[order] = Call(names[child], child, shape_in, shape_out, len(entered), source, result)
 
     hooks = []
     for child in names:

@@ -36,7 +36,7 @@ def removed(network: Network) -> Network:
         (ResNet(depth=8), ("stage2.0", "stage3.0", "pool")),
         (ResNet(depth=18, stem="imagenet", width=4), ("stage2.0", "stage3.0", "stage4.0")),  # one pixel is left
         (ResNet(depth=50, width=2), ("stage2.0", "stage3.0", "stage4.0", "pool")),
-        (ResNet(depth=8, preact=True), ("stage2.0", "stage3.0", "pool")),
+        (ResNet(depth=8, preact=True), ("stage2.0", "stage3.0")),  # the last block ends without an activation
         (LeNet(), ("stage1.pool", "stage2.pool")),
         (VGG(depth=11, width=2), tuple(f"stage{i}.pool" for i in range(1, 6))),
     ],

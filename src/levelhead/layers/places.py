@@ -33,16 +33,16 @@ class Places(NamedTuple):
     left: tuple[tuple[str, str], ...]
 
 
-def before_subsampling(trace: Trace) -> Places:
+def before_subsampling(trace: Trace, *, stem: bool = False) -> Places:
     """In front of every step over pixels: a strided convolution or pool; or behind the module before a functional one.
 
     Where several of a block's branches stride at the block's own resolution, or its first layer does, the spot is in
     front of the block: the shortcut sees the same map, also one that is no module. What reads the image itself, and
-    a pool that follows a strided first convolution (ImageNet stems), is left out.
+    a pool that follows a strided first convolution (ImageNet stems; unless `stem`), is left out.
     """
     tree = _Tree(trace)
     steps = tuple(step for step in tree.innermost("subsamples") if not trace.calls[step].collapses)
-    kept = [step for step in steps if not tree.in_stem(step)]
+    kept = [step for step in steps if not tree.in_stem(step, pools=not stem)]
     spots = [tree.in_front(tree.block(step, steps)) for step in kept]
     functional, left = tree.functional_steps()
     return Places(tuple(dict.fromkeys((*spots, *functional))), left)
@@ -100,10 +100,10 @@ class _Tree:
         outer = {other for i in having for other in self.around[i]}
         return tuple(i for i in having if i not in outer)
 
-    def in_stem(self, i: int) -> bool:
-        """Whether a step reads the image, or pools behind a strided first convolution."""
+    def in_stem(self, i: int, *, pools: bool = True) -> bool:
+        """Whether a step reads the image, or (if `pools`) pools behind a strided first convolution."""
         before = sorted(c for c in self.convolutions if c < i)
-        pools = i not in self.convolutions
+        pools = pools and i not in self.convolutions
         return not before or (pools and len(before) == 1 and self.calls[before[0]].subsamples)
 
     def block(self, step: int, steps: tuple[int, ...]) -> int:

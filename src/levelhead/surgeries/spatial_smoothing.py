@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import nn
 
 from levelhead.layers.around import Around
+from levelhead.layers.map_ends import behind_last_map, pre_activation
 from levelhead.layers.places import Place, before_global_pool, before_subsampling
 from levelhead.layers.smooth import PADDINGS, PROBS, Smooth
 from levelhead.network import Network
@@ -29,7 +30,10 @@ class SpatialSmoothing:
                  "zero" is the same map without its first row and column.
     rectify      the authors' ReLU inside Prob. It changes nothing behind a ReLU, where their networks have it, and
                  drops every negative value in pre-activation networks; hence off.
-    final        smooth before the global pool too; the authors do so except in pre-activation networks.
+    final        smooth before the global pool too; where the network flattens its last map, that map. None: as the
+                 authors, before a global pool, except in pre-activation networks (their last block ends without an
+                 activation), and not before flattening.
+    stem         also before the pool of ImageNet stems, which the authors leave alone.
 
     A trained network needs fine-tuning or new BatchNorm statistics afterwards. Raises NoLayerReplaced where the
     network has no pixels, or never steps over any.
@@ -48,7 +52,8 @@ class SpatialSmoothing:
     taps: tuple[float, ...] = (1.0, 1.0)
     padding: str = "zero"
     rectify: bool = False
-    final: bool = True
+    final: bool | None = None
+    stem: bool = False
 
     def __post_init__(self) -> None:
         if self.prob not in PROBS:
@@ -67,10 +72,12 @@ class SpatialSmoothing:
     def __call__(self, network: Network) -> Network:
         """The network with a Smooth at each place, found by running one example."""
         trace = network.trace()
-        places, left = before_subsampling(trace)
-        if self.final:
+        places, left = before_subsampling(trace, stem=self.stem)
+        if self.final or (self.final is None and not pre_activation(trace)):
             pool = before_global_pool(trace)
             places, left = (*places, *pool.found), (*left, *pool.left)
+            if self.final and not pool.found and not pool.left:
+                places = (*places, *behind_last_map(trace))
         spots: dict[str, list[Place]] = {}
         for place in places:
             spots.setdefault(place.name, []).append(place)

@@ -1,0 +1,50 @@
+"""How a network's maps end: whether its blocks activate first, and what returns the last map."""
+
+import math
+from itertools import count
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from levelhead.layers.places import CONVOLUTIONS, Place
+from levelhead.probe import Trace
+
+NORMS = (_BatchNorm, nn.GroupNorm)
+
+
+def pre_activation(trace: Trace) -> bool:
+    """Whether the last norm over pixels reads a whole block's output (a sum, a concatenation) and no convolution's.
+
+    So do the pre-activation residual networks (arXiv 1603.05027) and DenseNets: their blocks end without an activation.
+    """
+    norms = [i for i, call in enumerate(trace.calls) if isinstance(call.module, NORMS) and _is_map(call.input_shape)]
+    if not norms:
+        return False
+    source = trace.calls[norms[-1]].source
+    makers = [i for i in range(norms[-1]) if trace.calls[i].result == source]
+    inner = max(makers, key=lambda i: trace.calls[i].depth, default=None)
+    return inner is None or _convolutions(trace.calls[inner].module) > 1
+
+
+def behind_last_map(trace: Trace) -> tuple[Place, ...]:
+    """Behind the largest module that returns the network's last map; nothing where that is the network itself."""
+    maps = [i for i, call in enumerate(trace.calls) if _is_map(call.output_shape)]
+    if not maps or _is_map(trace.calls[0].output_shape):
+        return ()
+    last = max(maps, key=lambda i: (_end(trace, i), -trace.calls[i].depth))
+    call = trace.calls[last]
+    return (Place(call.name, behind=True, channels=call.output_shape[1]),)
+
+
+def _end(trace: Trace, i: int) -> int:
+    """The first call that began when this one had ended, or the number of calls."""
+    return next(j for j in count(i + 1) if j == len(trace.calls) or trace.calls[j].depth <= trace.calls[i].depth)
+
+
+def _convolutions(module: nn.Module) -> int:
+    return sum(isinstance(child, CONVOLUTIONS) for child in module.modules())
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and math.prod(shape[2:]) > 1
+
