@@ -1,7 +1,10 @@
 """The attack inside training: never outside its box, exact for a linear model, without side effects."""
 
+from typing import Any
+
 import pytest
 import torch
+from networks import Scaled
 from torch import nn
 from torch.testing import assert_close
 
@@ -9,7 +12,7 @@ from levelhead.backbones.mlp import MLP
 from levelhead.forward import Forward, network_loss
 from levelhead.likelihood import Gaussian
 from levelhead.network import Network
-from levelhead.objectives.adversarial_training import AdversarialTraining, input_range
+from levelhead.objectives.adversarial_training import AdversarialTraining, input_range, spread
 from levelhead.tasks.split import Split
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Task
@@ -111,6 +114,53 @@ def test_madrys_form_trains_on_moved_inputs_only() -> None:
     assert_close(term(network_loss, forward), network_loss(forward.on(x=term.attacked(forward))))
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("mode", ["side", "train", "eval"])
+def test_a_share_of_a_mixed_batch_is_moved_and_the_rest_stays(share: float, mode: Any) -> None:
+    task = stripes(n=48)
+    network = MLP(batch_norm=True)(task.signature).train()
+    batch = next(task.train.ordered(20))
+    spec = AdversarialTraining(eps=0.1, steps=2, random_start=True, clamp=True, replaced=share, attack_mode=mode)
+    term = spec.start(network, task, Run(0))
+    x = term.mixed(Forward(network, batch), share)
+    changed = (x != batch.x).flatten(1).any(1)
+    assert int(changed.sum()) == int(20 * share)
+    assert ((x - batch.x).abs() <= 0.1 + 1e-6).all()
+    seen = []
+    term(lambda forward: seen.append(forward.batch.x) or network_loss(forward), Forward(network, batch))
+    assert len(seen) == 1, "one loss of the mixed batch"
+
+
+def test_at_rest_rows_attacked_alone_are_those_attacked_among_all() -> None:
+    task = stripes(n=48)
+    network = MLP(batch_norm=True)(task.signature).train()
+    batch = next(task.train.ordered(20))
+    spec = AdversarialTraining(eps=0.1, steps=3, replaced=0.5, attack_mode="eval")
+    term = spec.start(network, task, Run(0))
+    all_moved, mixed = term.attacked(Forward(network, batch)), term.mixed(Forward(network, batch), 0.5)
+    chosen = spread(20, 0.5)
+    assert_close(mixed[chosen], all_moved[chosen])
+    own = batch._replace(x=batch.x.repeat(2, 1, 1, 1), y=batch.y.expand(2, -1), per_member=True)
+    width = batch.x[0].numel()
+    stages = nn.Sequential(nn.Flatten(), Scaled(2, width))
+    members = Network(stages, nn.Linear(width, 3), task.signature, width=width).declare(num_members=2)
+    moved = term.mixed(Forward(members, own), 0.5)
+    assert [int((moved != own.x).flatten(1).any(1)[rows].sum()) for rows in (slice(20), slice(20, 40))] == [10, 10]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 1.0])
+def test_the_chosen_rows_are_spread(share: float) -> None:
+    for n in (1, 7, 10, 128):
+        chosen = spread(n, share)
+        assert len(chosen) == int(n * share + 1e-9)
+        assert len(chosen) < 2 or int(chosen.diff().max()) <= 1 / share + 1
+        assert chosen.unique().equal(chosen)
+
+
 def test_settings_without_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         AdversarialTraining(steps=0)
+    with pytest.raises(ValueError, match=r"replaced wants a share in \(0, 1\], or None, got 1.5"):
+        AdversarialTraining(replaced=1.5)
+    with pytest.raises(ValueError, match=r"clean_weight=0.5 would have no effect"):
+        AdversarialTraining(replaced=0.5, clean_weight=0.5)
