@@ -18,8 +18,9 @@ from levelhead.types import Targets
 def detect_catastrophic_overfitting(history: Sequence[float], drop: float = 0.2) -> int | None:
     """The first epoch (from 0) whose accuracy under an attack of several steps fell by more than `drop` from the last.
 
-    history  that accuracy on training rows, in [0, 1], an epoch each. None where it never fell so far. Raises ValueError
-    for accuracies outside [0, 1], or a drop outside (0, 1).
+    history  that accuracy on training rows, in [0, 1], an epoch each. None where it never fell so far.
+
+    Raises ValueError for accuracies outside [0, 1], or a drop outside (0, 1).
 
     >>> detect_catastrophic_overfitting([0.25, 0.32, 0.36, 0.04, 0.0])
     3
