@@ -14,3 +14,15 @@ def he_normal(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def transformer_normal(module: nn.Module) -> None:
+    """Linear layers ~ Normal(0, 0.02^2), cut at two units, with zero bias; all else stays.
+
+    What ViT, PiT and Swin start from; within LayerNorm and residual sums the scale matters little.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

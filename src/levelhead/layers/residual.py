@@ -6,12 +6,13 @@ slice is downsampling that no surgery could find.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from levelhead.layers.drop_path import DropPath
 from levelhead.layers.norms import norm
 
 BOTTLENECK_EXPANSION = 4
@@ -64,10 +65,13 @@ def conv(channels: int, out: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False)
 
 
-def block(channels: int, width: int, *, stride: int, design: Design) -> PostActivation | PreActivation:
+def block(
+    channels: int, width: int, *, stride: int, design: Design, drop_path: float = 0.0
+) -> PostActivation | PreActivation:
     """One residual block from `channels` to `design.out(width)` channels.
 
-    Basic: 3x3 (strided), 3x3. Bottleneck: 1x1, 3x3 (strided: the "v1.5" of common implementations), 1x1.
+    Basic: 3x3 (strided), 3x3. Bottleneck: 1x1, 3x3 (strided: the "v1.5" of common implementations), 1x1. With a rate
+    `drop_path` the body is left out at random while training.
     """
     kernels, strided = ((1, 3, 1), 1) if design.bottleneck else ((3, 3), 0)
     out = design.out(width)
@@ -82,6 +86,8 @@ def block(channels: int, width: int, *, stride: int, design: Design) -> PostActi
             body[f"norm{i + 1}"] = norm(design.norm, sizes[i + 1])
         if not design.preact and not last:
             body[f"act{i + 1}"] = nn.ReLU()
+    if drop_path:
+        body["drop"] = DropPath(drop_path)
     shortcut: OrderedDict[str, nn.Module] = OrderedDict()
     if stride > 1 or channels != out:
         shortcut["conv"] = conv(channels, out, kernel=1, stride=stride)
@@ -109,21 +115,41 @@ def stem(kind: str, channels: int, width: int, *, design: Design) -> nn.Sequenti
     return nn.Sequential(layers)
 
 
+class Spot(NamedTuple):
+    """Where a block stands: in which stage, at which place of it (both from 0), and how it changes the map."""
+
+    stage: int
+    place: int
+    channels: int
+    width: int
+    stride: int
+
+
 def residual_stages(
-    channels: int, *, stem_kind: str, stem_width: int, widths: Sequence[int], blocks: Sequence[int], design: Design
+    channels: int,
+    *,
+    stem_kind: str,
+    stem_width: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    design: Design,
+    make: Callable[[Spot], nn.Module] | None = None,
 ) -> tuple[OrderedDict[str, nn.Module], int]:
     """Stages stem, stage1, ..., (final,) pool, flatten, and the number of features that come out.
 
     widths, blocks  of each stage; all stages but the first begin by striding. `final` is the norm and activation that
                     a pre-activation network needs behind its last block.
+    make            what makes the block of a spot, with `design.out(width)` channels; None for `block`.
     """
     stages: OrderedDict[str, nn.Module] = OrderedDict(stem=stem(stem_kind, channels, stem_width, design=design))
     reached = stem_width
     for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
-        first = block(reached, width, stride=1 if i == 0 else 2, design=design)
-        reached = design.out(width)
-        rest = (block(reached, width, stride=1, design=design) for _ in range(count - 1))
-        stages[f"stage{i + 1}"] = nn.Sequential(first, *rest)
+        made: list[nn.Module] = []
+        for place in range(count):
+            spot = Spot(i, place, reached, width, stride=2 if i > 0 and place == 0 else 1)
+            made.append(block(reached, width, stride=spot.stride, design=design) if make is None else make(spot))
+            reached = design.out(width)
+        stages[f"stage{i + 1}"] = nn.Sequential(*made)
     if design.preact:
         stages["final"] = nn.Sequential(OrderedDict(norm=norm(design.norm, reached), act=nn.ReLU()))
     stages |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
