@@ -6,13 +6,15 @@ from typing import ClassVar
 from torch import nn
 
 from levelhead.layers.around import Around
+from levelhead.layers.behind_activations import behind_activations, behind_convolutions
 from levelhead.layers.dropout import Dropout, DropoutAs, FunctionalDropout, checked_rate, is_dropout
 from levelhead.layers.places import Place, before_weights, inside_blocks
 from levelhead.network import Network
 from levelhead.probe import Trace
 from levelhead.types import Reference
 
-PLACES = ("auto", "existing", "blocks", "layers", "head")
+PLACES = ("auto", "existing", "blocks", "layers", "activations", "convolutions", "head")
+SEVERAL = ("blocks", "layers", "activations", "convolutions")
 RATE = 0.1
 ATTENTION = "its dropout of attention weights is inside torch's attention: it draws in training only"
 
@@ -30,13 +32,15 @@ class MCDropout:
                  "blocks"    new, in each residual block before its last convolution (arXiv 2105.12639).
                  "layers"    new, before every convolution and linear layer but the first, the head included
                              (arXiv 1906.02530).
+                 "activations"   new, behind the activation of each convolution: VGG and AlexNet in arXiv 2105.12639.
+                 "convolutions"  new, behind each convolution: pre-activation VGG, likewise.
                  "head"      new, before the head alone: all draws share one pass through the features.
                  "auto"      the first of "existing", "blocks", "layers" that there is.
     channelwise  new dropout drops whole channels instead of single elements.
-    last         of the places of "blocks" or "layers" in the features, the last so many; None for all. What is in
-                 front of the first one is computed once for all draws.
+    last         of the new places in the features, the last so many; None for all. What is in front of the first one
+                 is computed once for all draws.
 
-    Raises NoLayerReplaced where "existing" or "blocks" finds none.
+    Raises NoLayerReplaced where "existing", "blocks", "activations" or "convolutions" finds none.
 
     Gal & Ghahramani, arXiv 1506.02142.
     """
@@ -61,9 +65,10 @@ class MCDropout:
             raise ValueError(f"MCDropout: num_samples must be at least 1, got {self.num_samples}")
         if self.where not in PLACES:
             raise ValueError(f"MCDropout: where must be one of {', '.join(map(repr, PLACES))}; got {self.where!r}")
-        if self.last is not None and (self.last < 1 or self.where not in ("blocks", "layers")):
+        if self.last is not None and (self.last < 1 or self.where not in SEVERAL):
             raise ValueError(
-                f"MCDropout: last must be at least 1, with 'blocks' or 'layers'; got {self.last} with {self.where!r}"
+                f"MCDropout: last must be at least 1, with one of {', '.join(map(repr, SEVERAL))}; got {self.last} "
+                f"with {self.where!r}"
             )
 
     def __call__(self, network: Network) -> Network:
@@ -73,10 +78,14 @@ class MCDropout:
         new = network
         if where == "existing":
             new = self.converted(network, trace)
-        elif where == "blocks":
-            new = self.inserted(network, inside_blocks(trace)[-(self.last or 0) :])
-        elif where == "layers" and (places := before_weights(trace)):
-            new = self.inserted(network, places[-(self.last or 0) :])
+        elif where == "layers":
+            places = before_weights(trace)
+            new = self.inserted(network, places) if places else network
+        elif where == "activations":
+            behind = behind_activations(trace)
+            new = self.inserted(network, behind.found, left=behind.left)
+        elif where in SEVERAL:
+            new = self.inserted(network, inside_blocks(trace) if where == "blocks" else behind_convolutions(trace))
         if where in ("layers", "head"):
             new = new.appended(self.layer(-1), name="dropout", author="MCDropout")
         return new.declare(num_samples=self.num_samples)
@@ -110,19 +119,22 @@ class MCDropout:
 
         return network.replace(match, make, within="all", inside=True, author="MCDropout", skipped=skipped)
 
-    def inserted(self, network: Network, places: tuple[Place, ...]) -> Network:
-        """New dropout in front of some modules."""
-        axes = {place.name: place.channel_axis for place in places}
+    def inserted(
+        self, network: Network, places: tuple[Place, ...], *, left: tuple[tuple[str, str], ...] = ()
+    ) -> Network:
+        """New dropout in front of some modules, or behind them."""
+        spots = {place.name: place for place in places[-(self.last or 0) :]}
         names: dict[nn.Module, str] = {}
 
         def match(name: str, module: nn.Module) -> bool:
             names[module] = name
-            return name in axes
+            return name in spots
 
         def make(module: nn.Module) -> nn.Module:
-            return Around(module, before=self.layer(axes[names[module]]))
+            place = spots[names[module]]
+            return Around(module, **{"after" if place.behind else "before": self.layer(place.channel_axis)})
 
-        return network.replace(match, make, inside=True, author="MCDropout")
+        return network.replace(match, make, inside=True, author="MCDropout", skipped=left)
 
     def layer(self, channel_axis: int) -> Dropout:
         """New dropout for channels along an axis."""
