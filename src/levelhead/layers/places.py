@@ -66,19 +66,23 @@ def before_weights(trace: Trace) -> tuple[Place, ...]:
 def inside_blocks(trace: Trace) -> tuple[Place, ...]:
     """In front of the last convolution on the main path of every block: of a basic block its second, of a bottleneck
     its third.
-
-    A block is a module behind the first convolution, no mere sequence, that holds such a path and no smaller block.
     """
     tree = _Tree(trace)
-    blocks: dict[int, int] = {}
-    for i in sorted(tree.convolutions):
-        block = next(tree.composites(i), None)
-        while block is not None and not tree.continues(i, block):
-            block = next(tree.composites(block), None)
-        if block is not None:
-            blocks[block] = i
-    outer = {other for block in blocks for other in tree.around[block]}
-    return tuple(dict.fromkeys(tree.in_front(i) for block, i in blocks.items() if block not in outer))
+    return tuple(dict.fromkeys(tree.in_front(last) for last in tree.blocks().values()))
+
+
+def blocks(trace: Trace) -> tuple[int, ...]:
+    """The places, in `trace.calls`, of residual blocks of convolutions, and of blocks that are built like them.
+
+    A block is a module behind the first convolution, no mere sequence, that holds a path of two convolutions and no
+    smaller block.
+    """
+    return tuple(_Tree(trace).blocks())
+
+
+def convolutions(trace: Trace) -> tuple[int, ...]:
+    """The places, in `trace.calls`, of layers that convolve a map, the first one reading the image."""
+    return tuple(sorted(_Tree(trace).convolutions))
 
 
 class _Tree:
@@ -93,6 +97,18 @@ class _Tree:
         self.convolutions = {self.whole[i] for i, call in enumerate(self.calls) if _convolves(call)}
         self.linear = {self.whole[i] for i, call in enumerate(self.calls) if isinstance(call.module, nn.Linear)}
         self.times = Counter(call.name for call in self.calls)
+
+    def blocks(self) -> dict[int, int]:
+        """The blocks, and of each the last convolution on its main path."""
+        found: dict[int, int] = {}
+        for i in sorted(self.convolutions):
+            block = next(self.composites(i), None)
+            while block is not None and not self.continues(i, block):
+                block = next(self.composites(block), None)
+            if block is not None:
+                found[block] = i
+        outer = {other for block in found for other in self.around[block]}
+        return {block: i for block, i in found.items() if block not in outer}
 
     def innermost(self, wanted: str) -> tuple[int, ...]:
         """The calls with a property (of `Call`) that no call inside them has, in order."""
