@@ -7,7 +7,7 @@ keeps the size at stride 1.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from levelhead.probe import Call, Trace, evaluating
 
 Pair = tuple[int, int]
 
-POOLS = {nn.MaxPool2d: "max", nn.AvgPool2d: "average"}
+POOLS: dict[type[nn.Module], str] = {nn.MaxPool2d: "max", nn.AvgPool2d: "average"}
 MEMBERS = (FastWeights, ConditionalWeights)  # one convolution, or two alike, and vectors a channel: filters commute
 SMALL = 3  # windows up to this are steps, however few pixels there are
 UNKNOWN = "a {kind} steps over pixels in a way of its own: replace it by a strided convolution or a pool"
@@ -111,7 +111,8 @@ def steps_over_pixels(trace: Trace) -> Steps:
 
 def is_global(call: Call) -> bool:
     """Whether a call pools all pixels: not where a small window happens to hold all that are left."""
-    small = isinstance(call.module, (nn.Conv2d, *POOLS, *MEMBERS)) and max(pair(call.module.kernel_size)) <= SMALL  # type: ignore[arg-type]
+    window = getattr(call.module, "kernel_size", SMALL + 1)
+    small = isinstance(call.module, (nn.Conv2d, *POOLS, *MEMBERS)) and max(pair(window)) <= SMALL
     return call.collapses and not small
 
 
@@ -128,15 +129,15 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
     """The step that a call takes, or why it must be left."""
     module = call.module
     kind = type(module).__name__
-    inner = module.module if isinstance(module, MEMBERS) else module
-    names = [name for pool, name in POOLS.items() if isinstance(inner, pool)]
+    inner: Any = module.module if isinstance(module, MEMBERS) else module
+    pool = next((name for kind_of, name in POOLS.items() if isinstance(inner, kind_of)), "")
     if isinstance(module, Membered) and not isinstance(module, MEMBERS):
         return MEMBERED.format(kind=kind)
-    if not isinstance(inner, nn.Conv2d) and not names:
+    if not isinstance(inner, nn.Conv2d) and not pool:
         return UNKNOWN.format(kind=kind)
     kernel, stride = pair(inner.kernel_size), pair(inner.stride)
     dilation = pair(getattr(inner, "dilation", 1))
-    padding = (0, 0) if isinstance(inner.padding, str) else pair(inner.padding)  # type: ignore[arg-type]
+    padding = (0, 0) if isinstance(inner.padding, str) else pair(inner.padding)
     ceil = bool(getattr(inner, "ceil_mode", False))
     margin = tuple(2 * p - d * (k - 1) for k, p, d in zip(kernel, padding, dilation, strict=True))
     if ceil:
@@ -153,7 +154,7 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
             return NOT_DENSE.format(kind=kind, error=problem)
     return Step(
         call.name,
-        names[0] if names else "convolution",
+        pool or "convolution",
         kernel,
         stride,
         padding,
@@ -163,7 +164,7 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
         call.input_shape[1],
         sizes,
         reads_image=reads_image,
-        ends_stem=bool(names) and ends_stem,
+        ends_stem=bool(pool) and ends_stem,
         source=call.source,
     )
 
