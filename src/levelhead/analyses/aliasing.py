@@ -1,7 +1,7 @@
 """How much of what a downsampled map holds is aliased: its spectrum beside the low frequencies of the map before."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from levelhead.analyses.running import roots
 from levelhead.network import Network
 from levelhead.probe import Call, Trace, evaluating, trace
 
@@ -63,16 +64,19 @@ def aliasing_by_layer(
     p: int = 1,
     on: str = "magnitude",
     nyquist: bool = False,
+    batch_size: int = 100,
 ) -> dict[str, Aliasing]:
-    """The aliasing of every layer of a network that steps over pixels, by name, in the order of execution.
+    """The aliasing of every layer that steps over pixels, by name, in the order of execution.
 
+    Of a network, of all networks of a predictor together, or of any module.
     A layer with a kernel (a strided convolution) filters first and steps then: its map is what it returns at stride 1.
     Of pools and low-pass layers the map is what comes in. A global pooling is no step. Steps that are no module
     (`F.max_pool2d`, slices) are not seen. The module is run in evaluation mode and left as it was.
     """
     measuring = Strided(module, x[:2], p=p, on=on, nyquist=nyquist)
     with torch.no_grad(), evaluating(module), measuring.watching():
-        module(x)
+        for some in x.split(batch_size):
+            module(some)
     return measuring.found()
 
 
@@ -82,15 +86,17 @@ class Strided:
     def __init__(
         self, module: nn.Module, example: Float[Tensor, "two channel h w"], *, p: int, on: str, nyquist: bool
     ) -> None:
-        steps = strided(module.trace() if isinstance(module, Network) else trace(module, example))
-        self.layers: Mapping[str, nn.Module] = {call.name: call.module for call in steps}
+        self.layers: list[tuple[str, nn.Module]] = []
+        for root in roots(module):
+            seen = root.trace() if isinstance(root, Network) else trace(root, example)
+            self.layers += [(call.name.removeprefix("features."), call.module) for call in strided(seen)]
         self.how: dict[str, Any] = {"p": p, "on": on, "nyquist": nyquist}
         self.sums: dict[str, tuple[float, float, int]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While this is open, every pass counts."""
-        handles = [layer.register_forward_hook(self._see(name)) for name, layer in self.layers.items()]
+        handles = [layer.register_forward_hook(self._see(name)) for name, layer in self.layers]
         try:
             yield
         finally:

@@ -40,6 +40,11 @@ class Block(NamedTuple):
     sum: int | None = None
     whole: bool = False
 
+    @property
+    def label(self) -> str:
+        """Kind and name, for tables."""
+        return self.name if self.name == self.kind else f"{self.kind} {self.name}"
+
 
 See = Callable[[Block, Float[Tensor, "rows channel h w"]], None]
 
@@ -103,13 +108,15 @@ def watched(module: nn.Module, chosen: tuple[Block, ...], see: See) -> Iterator[
 
 
 def as_map(z: Tensor, module: nn.Module | None = None) -> Float[Tensor, "rows channel h w"]:
-    """Maps as they are; tokens (row, token, channel) on their grid, without the class tokens in front.
+    """Maps as they are, channels behind square pixels in front of them; tokens (row, token, channel) on their grid,
+    without the class tokens in front.
 
     A module that knows its tokens has the attributes `grid` (height, width) and `prefix` (how many stand in front). Of
     others the last tokens make the largest square that there is.
     """
     if z.ndim == 4:
-        return z
+        last = z.shape[1] == z.shape[2] != z.shape[3]
+        return rearrange(z, "b h w c -> b c h w") if last else z
     grid, prefix = getattr(module, "grid", ()), getattr(module, "prefix", None)
     if not grid or prefix is None:
         side = isqrt(z.shape[1])
@@ -122,7 +129,7 @@ def _residual(module: nn.Module, x: Tensor) -> tuple[Block, ...]:
     names = names_of(module)
     sums: dict[str, dict[int, Sum]] = {}  # by module, in the order of their ends
     inside: dict[str, set[str]] = {}  # residual modules in other ones
-    shapes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, int] = {}
 
     def on_sum(found: Sum) -> None:
         if not isinstance(found.module, Declared) and _weighs(found) and _readable(found.value.shape):
@@ -132,7 +139,7 @@ def _residual(module: nn.Module, x: Tensor) -> tuple[Block, ...]:
 
     def returned(child: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if isinstance(out, Tensor):
-            shapes[names[child]] = tuple(out.shape)
+            sizes[names[child]] = out.numel()
 
     running = Running(names, on_sum)
     handles = [child.register_forward_hook(returned) for child in running.names]
@@ -147,15 +154,16 @@ def _residual(module: nn.Module, x: Tensor) -> tuple[Block, ...]:
     found: list[Block] = []
     for name in single:
         last = max(sums[name])
-        kept = [one for one in sums[name].values() if one.value.shape == sums[name][last].value.shape]
+        kept = [one for one in sums[name].values() if one.value.numel() == sums[name][last].value.numel()]
         if name not in nested:
-            found += [_block(one, len(kept), one.place == last, shapes.get(name)) for one in kept]
+            found += [
+                _block(one, len(kept), one.place == last and sizes.get(name) == one.value.numel()) for one in kept
+            ]
     return (Block(STEM, STEM, found[0].module, BEFORE), *found) if found else ()
 
 
-def _block(found: Sum, count: int, last: bool, returned: tuple[int, ...] | None) -> Block:
+def _block(found: Sum, count: int, ends: bool) -> Block:
     name = found.name if count == 1 else f"{found.name} ({found.place + 1})"
-    ends = last and returned == tuple(found.value.shape)
     return Block(name, _kind(found), found.name, BEHIND if ends else AT_SUM, found.place, found.kept is not None)
 
 
@@ -163,7 +171,7 @@ def _kind(found: Sum) -> str:
     if any(item == ATTENTION or isinstance(item, nn.MultiheadAttention) for item in found.seen):
         return ATTENTION
     wide = any(isinstance(item, CONVOLUTIONS) and prod(item.kernel_size) > 1 for item in found.seen)
-    return CONVOLUTION if wide or found.value.ndim == 4 else MLP
+    return MLP if not wide and any(isinstance(item, nn.Linear) for item in found.seen) else CONVOLUTION
 
 
 def _weighs(found: Sum) -> bool:

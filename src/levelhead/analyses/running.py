@@ -84,7 +84,7 @@ class Running(TorchFunctionMode):
         return out
 
     def _summed(self, call: _Call, args: Sequence[Any], out: Tensor, *, in_place: bool) -> Tensor:
-        kept = next((summand for summand in args[:2] if any(summand is known for known in call.given)), None)
+        kept = next((summand for summand in args[:2] if any(_same(summand, known) for known in call.given)), None)
         found = Sum(self.names[call.module], call.module, call.sums, out, kept, tuple(call.seen))
         call.sums += 1
         call.seen.clear()
@@ -123,6 +123,11 @@ def _alike(args: Sequence[Any]) -> bool:
     if len(args) < 2 or not all(isinstance(value, Tensor) for value in args[:2]):
         return False
     return bool(args[0].shape == args[1].shape) and args[0].ndim >= 3
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether they are one tensor, or views of all of it."""
+    return a is b or (a.numel() == b.numel() and a.data_ptr() == b.data_ptr())
 
 
 def _over_last(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
