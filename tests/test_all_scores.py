@@ -118,5 +118,5 @@ def test_directions_are_known_or_meant_to_be_none():
     }
     neither = {name for name in names if name.endswith("_p") or name.startswith("share_above")}
     neither |= {"calibration_slope", "calibration_intercept", "brier_uncertainty", "ence_floor"}
-    neither |= {"brier_within_variance", "brier_within_covariance", "spread_variation", "width95"}
+    neither |= {"brier_within_variance", "brier_within_covariance", "spread_variation", "width95", "overconfidence"}
     assert {name for name in names if better(name) is None} == neither

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from levelhead.beliefs import Beliefs, ClassBeliefs, TargetBeliefs
-from levelhead.metrics.calibration import adaptive_classwise_error
+from levelhead.metrics.calibration import adaptive_classwise_error, overconfidence
 from levelhead.metrics.calibration_tests import kolmogorov_smirnov, kuiper, logistic_refit, spiegelhalter
 from levelhead.metrics.calibration_variants import (
     debiased_ece,
@@ -35,7 +35,7 @@ from levelhead.metrics.intervals import interval_score
 from levelhead.metrics.kernel_calibration import kernel_ece
 from levelhead.metrics.pavpu import pavpu
 from levelhead.metrics.prediction_sets import class_coverage, empty_share
-from levelhead.metrics.ranking import accuracy_above, augrc, excess_aurc
+from levelhead.metrics.ranking import accuracy_above, augrc, excess_aurc, unsure_if_wrong
 from levelhead.metrics.regression import interval_coverage, mae, mean_width, mixture_cdf, mixture_quantile, rmse
 from levelhead.metrics.regression_calibration import (
     ause,
@@ -80,6 +80,7 @@ def more_class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
     spiegelhalter, kolmogorov_smirnov, kuiper; calibration_slope, calibration_intercept. brier_skill and the five terms
     of the Brier score, spherical. excess_aurc, augrc, relative_aulc, rejection_ratio by confidence;
     selective_accuracy80, coverage_at_risk5; accuracy and share of the rows of confidence at least 50, 70, 90 %;
+    unsure_if_wrong90: share of the wrong rows that have less; overconfidence: mean confidence - accuracy.
     pavpu: mean over 21 thresholds of the entropy. Prediction sets: set_empty_share, set_worst_class_coverage.
     """
     log_probs, y = labelled_rows(beliefs.log_probs, beliefs.y)
@@ -105,6 +106,8 @@ def more_class_scores(beliefs: ClassBeliefs) -> dict[str, float]:
         "selective_accuracy80": selective_accuracy(-confidence, ~correct, coverage=COVERAGE),
         "coverage_at_risk5": coverage_at_risk(-confidence, ~correct, risk=RISK).coverage,
         "pavpu": pavpu(beliefs.total, correct).pavpu.mean(),
+        "overconfidence": overconfidence(log_probs, y),
+        "unsure_if_wrong90": unsure_if_wrong(log_probs, y, threshold=0.9),
     }
     if num_classes > 5:
         found["top5_ece"] = top_k_ece(log_probs, y, k=5)

@@ -36,7 +36,7 @@ COVERAGE = 0.95
 _HIGHER = (
     *("accuracy", "failure_auroc", "brier_skill", "brier_resolution", "spherical"),
     *("relative_aulc", "rejection_ratio", "selective_accuracy80", "coverage_at_risk5", "pavpu", "member_accuracy"),
-    *("accuracy_above50", "accuracy_above70", "accuracy_above90"),
+    *("accuracy_above50", "accuracy_above70", "accuracy_above90", "unsure_if_wrong90"),
 )
 _LOWER = (
     *("nll", "gaussian_nll", "brier", "ece", "smooth_ece", "adaptive_ece", "classwise_ece", "aurc", "set_size"),

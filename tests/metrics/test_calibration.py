@@ -18,6 +18,7 @@ from levelhead.metrics.calibration import (
     equal_mass_edges,
     equal_width_edges,
     noise_floor,
+    overconfidence,
     reliability,
     reliability_table,
 )
@@ -205,3 +206,17 @@ def test_sharpened_logits_are_overconfident() -> None:
 def test_no_bins_is_an_error(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="bins"):
         call()
+
+
+def test_overconfidence_is_the_signed_sum_over_any_bins() -> None:
+    log_probs, y = beliefs(n=300)
+    sharp = (3 * log_probs).log_softmax(-1)
+    for bins in (1, 10, 15):
+        table = reliability(sharp, y, bins=bins)
+        assert_close(overconfidence(sharp, y), -(table.share * table.gap).sum())
+    assert float(overconfidence(sharp, y)) > 0.05
+    assert abs(float(overconfidence(log_probs, y))) < 0.05
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    assert_close(overconfidence(sharp[order], y[order]), overconfidence(sharp, y))
+    certain = torch.eye(5, dtype=torch.float64).log()[y]
+    assert float(overconfidence(certain, y)) == float(ece(certain, y)) == 0.0

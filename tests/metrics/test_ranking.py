@@ -22,6 +22,7 @@ from levelhead.metrics.ranking import (
     fpr_at_recall,
     risk_at_coverage,
     risk_coverage,
+    unsure_if_wrong,
 )
 
 # few distinct scores, so that ties abound
@@ -152,3 +153,12 @@ def test_accuracy_above_thresholds() -> None:
     assert curve.num_rows.tolist() == [4, 3, 1, 0]
     np.testing.assert_allclose(curve.accuracy.numpy(), [0.5, 1 / 3, 1.0, np.nan])
     assert (accuracy_above(log_probs, y).num_rows.diff() <= 0).all()
+
+
+def test_unsure_if_wrong() -> None:
+    log_probs = torch.tensor([[0.5, 0.5, 0.0], [0.95, 0.05, 0.0], [0.7, 0.2, 0.1], [0.4, 0.3, 0.3]]).double().log()
+    y = torch.tensor([1, 1, 2, 0])  # wrong with confidences 0.5, 0.95 and 0.7, right with 0.4
+    assert float(unsure_if_wrong(log_probs, y)) == pytest.approx(2 / 3)
+    assert float(unsure_if_wrong(log_probs, y, threshold=0.6)) == pytest.approx(1 / 3)
+    assert float(unsure_if_wrong(log_probs, torch.tensor([1, 9, 9, 0]), void=9)) == 1.0
+    assert unsure_if_wrong(log_probs, torch.tensor([0, 0, 0, 0])).isnan()

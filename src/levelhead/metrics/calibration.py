@@ -143,6 +143,18 @@ def ece(
     return reliability(log_probs, y, bins=bins, void=void).expected_error()
 
 
+def overconfidence(
+    log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *, void: int | None = None
+) -> Scalar:
+    """Mean confidence - accuracy of the top label, in [-1, 1]: positive is overconfident.
+
+    Also called signed ECE, sum_b (n_b / n) (conf_b - acc_b): without the absolute value the bins cancel, so a
+    prediction that is too sure here and not sure enough there may read 0.
+    """
+    confidence, correct = top_label(log_probs, y, void=void)
+    return confidence.double().mean() - correct.double().mean()
+
+
 def adaptive_ece(
     log_probs: Float[Tensor, "*batch class"], y: Int[Tensor, "*batch"], *, bins: int = NUM_BINS, void: int | None = None
 ) -> Scalar:

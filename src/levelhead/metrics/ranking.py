@@ -155,6 +155,21 @@ def accuracy_above(
     return ConfidentAccuracy((kept & correct).sum(-1) / kept.sum(-1).double(), kept.sum(-1))
 
 
+def unsure_if_wrong(
+    log_probs: Float[Tensor, "*batch class"],
+    y: Int[Tensor, "*batch"],
+    *,
+    threshold: float = 0.9,
+    void: int | None = None,
+) -> Scalar:
+    """P(confidence < threshold | wrong), in [0, 1]; NaN where nothing is wrong.
+
+    At 0.9 the "Unc-90" of Park & Kim (arXiv 2105.12639); `accuracy_above` has their Acc-90 and Freq-90.
+    """
+    confidence, correct = top_label(log_probs, y, void=void)
+    return ((confidence < threshold) & ~correct).sum() / (~correct).sum().double()
+
+
 def _counts_above(score: Tensor, positive: Tensor) -> tuple[Float[Tensor, " level"], Float[Tensor, " level"]]:
     """Positives and negatives at or above each distinct score, from the highest down."""
     levels, block = score.unique(return_inverse=True)
