@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from levelhead.layers.downsampling import LowPass, Pair, pair, steps_of
+from levelhead.layers.axis_products import Arrays, ByMatrices, between, rippled
+from levelhead.layers.downsampling import Pair, pair, steps_of
 
 NYQUIST = ("average", "zero", "keep")
 PADS = (None, "reflect", "one", "double")
@@ -42,20 +42,7 @@ class Axis(NamedTuple):
     window: str | None
 
 
-class Crop(NamedTuple):
-    """Matrices of a map's two axes: y = rows x columns^T - rest[0] x rest[1]^T.
-
-    With `ripple` (g, v), rows and columns have a last row more, which measures what lies at both axes' highest
-    frequency: y = the part without them + ripple * the corner.
-    """
-
-    rows: Float[Tensor, "_ h"]
-    columns: Float[Tensor, "_ w"]
-    rest: tuple[Tensor, Tensor] | None = None
-    ripple: Float[Tensor, "g v"] | None = None
-
-
-class FLCPool2d(LowPass):
+class FLCPool2d(ByMatrices):
     """The low frequencies of a map, on a grid `stride` times coarser: real(ifft2(crop(fft2(x)))), no parameters.
 
     ceil(H / stride) rows come out; the mean stays, and pixel 0 of the output is centred on pixel 0 of the input. The
@@ -104,7 +91,6 @@ class FLCPool2d(LowPass):
         if impl == "fft" and (pad or window or legacy):
             raise ValueError("FLCPool2d: impl='fft' is for pad, window and legacy None; use impl='matrix'")
         self.nyquist, self.pad, self.window, self.impl, self.legacy = nyquist, pad, window, impl, legacy
-        self._made: tuple[Any, Crop] | None = None
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
         """The coarser map, in the dtype and layout of x."""
@@ -116,8 +102,7 @@ class FLCPool2d(LowPass):
         height, width = self.axes((x.shape[2], x.shape[3]))
         if self._by_fft(height, width):
             return cropped(x, (height.kept, width.kept), self.nyquist)
-
-        by = self._crop(height, width, x)
+        by = self.made(x)
         if by.ripple is not None:
             return self._gained(rippled(x, by.rows, by.columns, by.ripple))
         y = between(x, by.rows, by.columns)
@@ -127,15 +112,16 @@ class FLCPool2d(LowPass):
                 y = torch.complex(y, between(x, by.rows, by.rest[1]) + between(x, by.rest[0], by.columns)).abs()
         return self._gained(y)
 
-    def _crop(self, height: Axis, width: Axis, x: Tensor) -> Crop:
-        """The matrices, kept here too: a compiler looks at attributes, not into caches."""
-        key = (height.size, width.size, x.dtype, x.device)
-        if self._made is not None and self._made[0] == key:
-            return self._made[1]
-        by = crop(height, width, x.dtype, x.device, whole=self.legacy == "abs")
-        if type(by.rows) is Tensor:
-            self._made = (key, by)
-        return by
+    def products(self, sizes: Pair) -> Arrays:
+        """The matrices of a map of this size."""
+        a, b = (operator(axis) for axis in self.axes(sizes))
+        if self.legacy != "abs" and min(np.abs(a.imag).max(), np.abs(b.imag).max()) < TINY:
+            return Arrays(a.real, b.real)
+        rank = max(np.linalg.matrix_rank(matrix.imag, TINY) for matrix in (a, b))
+        if self.legacy == "abs" or rank > 1:
+            return Arrays(a.real, b.real, rest=(a.imag, b.imag))
+        (up, right), (left, down) = _factors(a.imag), _factors(b.imag)
+        return Arrays(np.vstack((a.real, right)), np.vstack((b.real, down)), ripple=-np.outer(up, left))
 
     def _gained(self, y: Tensor) -> Tensor:
         """Old versions did not normalise their transforms."""
@@ -167,50 +153,6 @@ class FLCPool2d(LowPass):
         return ", ".join([f"stride={self.stride}", *words])
 
 
-def rippled(
-    x: Float[Tensor, "batch channel h w"],
-    rows: Float[Tensor, "_ h"],
-    columns: Float[Tensor, "_ w"],
-    ripple: Float[Tensor, "g v"],
-) -> Float[Tensor, "batch channel g v"]:
-    """rows x columns^T without its last row and column, whose corner times `ripple` is added."""
-    g, v = ripple.shape
-    if not _innermost(x):
-        y, corner = _corner(between(x, rows, columns), g, v, 2)
-        return torch.addcmul(y, corner, ripple)
-    y, corner = _corner(_channels_last(x, rows, columns), g, v, 1)
-    return torch.addcmul(y, corner, ripple[..., None]).permute(0, 3, 1, 2)
-
-
-def _corner(z: Tensor, g: int, v: int, axis: int) -> tuple[Tensor, Tensor]:
-    """Split, not sliced: the gradient of a split is one concatenation, that of a slice a map of zeros."""
-    top, bottom = z.split([g, 1], axis)
-    return top.split([v, 1], axis + 1)[0], bottom.split([v, 1], axis + 1)[1]
-
-
-def between(
-    x: Float[Tensor, "batch channel h w"], rows: Float[Tensor, "g h"], columns: Float[Tensor, "v w"]
-) -> Float[Tensor, "batch channel g v"]:
-    """rows x columns^T of every channel, as large products in the map's own layout."""
-    if _innermost(x):
-        return _channels_last(x, rows, columns).permute(0, 3, 1, 2)
-    batch, channels, height, _ = x.shape
-    across = F.linear(x, columns).reshape(batch * channels, height, len(columns))
-    return torch.bmm(rows.expand(batch * channels, -1, -1), across).view(batch, channels, len(rows), len(columns))
-
-
-def _channels_last(x: Tensor, rows: Tensor, columns: Tensor) -> Float[Tensor, "batch g v channel"]:
-    batch, channels, height, width = x.shape
-    z = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
-    z = torch.bmm(rows.expand(batch, -1, -1), z).view(batch * len(rows), width, channels)
-    z = torch.bmm(columns.expand(batch * len(rows), -1, -1), z)
-    return z.view(batch, len(rows), len(columns), channels)
-
-
-def _innermost(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last)
-
-
 def cropped(x: Float[Tensor, "batch channel h w"], kept: Pair, nyquist: str) -> Float[Tensor, "batch channel g v"]:
     """The same by a real FFT; fewer samples come out than go in, on both axes."""
     (g, v), half = kept, kept[0] // 2
@@ -220,51 +162,13 @@ def cropped(x: Float[Tensor, "batch channel h w"], kept: Pair, nyquist: str) -> 
     if g % 2 == 0:
         above, below = spectrum[..., half : half + 1, :], parts[1][..., :1, :]
         both = weight * (above + below)
-        if (
-            v % 2 == 0 and nyquist == "average"
-        ):  # at both highest frequencies: of the four signs these two, as ifft2 has
+        if v % 2 == 0 and nyquist == "average":  # highest on both axes: these two of the four signs, as ifft2 has it
             both = torch.cat((both[..., :-1], above[..., -1:]), -1)
         parts = [parts[0], both, parts[1][..., 1:, :]]
     z = torch.cat(parts, -2)
     if v % 2 == 0 and nyquist != "average":
         z = torch.cat((z[..., :-1], z[..., -1:] * (2 * weight)), -1)
     return torch.fft.irfft2(z, s=kept, norm="forward")
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
-def crop(height: Axis, width: Axis, dtype: torch.dtype, device: torch.device, *, whole: bool = False) -> Crop:
-    """The matrices of a map's two axes, made once for each size, dtype and device.
-
-    whole  with the imaginary parts, also where y does not need them.
-    """
-    key = (height, width, dtype, device, whole)
-    if key not in _MADE:
-        with torch.inference_mode(False):
-            made = _crop(height, width, dtype, device, whole)
-        if type(made.rows) is not Tensor:  # an export's stand-in must not outlive it
-            return made
-        if len(_MADE) > CACHED:
-            _MADE.clear()
-        _MADE[key] = made
-    return _MADE[key]
-
-
-_MADE: dict[Any, Crop] = {}
-
-
-def _crop(height: Axis, width: Axis, dtype: torch.dtype, device: torch.device, whole: bool) -> Crop:
-    def tensor(array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
-
-    a, b = operator(height), operator(width)
-    rows, columns = a.real, b.real
-    if not whole and min(np.abs(a.imag).max(), np.abs(b.imag).max()) < TINY:
-        return Crop(tensor(rows), tensor(columns))
-    if whole or max(np.linalg.matrix_rank(matrix.imag, TINY) for matrix in (a, b)) > 1:
-        return Crop(tensor(rows), tensor(columns), rest=(tensor(a.imag), tensor(b.imag)))
-    (up, right), (left, down) = _factors(a.imag), _factors(b.imag)
-    rows, columns = np.vstack((rows, right)), np.vstack((columns, down))
-    return Crop(tensor(rows), tensor(columns), ripple=tensor(-np.outer(up, left)))
 
 
 def _factors(matrix: Any) -> tuple[Any, Any]:
