@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from torch import nn
@@ -42,24 +43,27 @@ def behind_convolutions(trace: Trace, *, where: str = "convolutions", shortcuts:
     seen = [c for c in walk.convolutions if shortcuts or not walk.is_shortcut(c)]
     maps = [c for c in seen if math.prod(trace.calls[c].output_shape[2:]) > 1]
     chosen = [maps[i] for i in _chosen([trace.calls[c].output_shape[2:] for c in maps], where)]
-    sites = {walk.whole(c): walk.site(c) for c in chosen}  # a layer of members holds a convolution each
     left = [(trace.calls[c].name, ONE_PIXEL) for c in seen if c not in maps]
     left += [(call.name, NO_MAP.format(kind=type(call.module).__name__[4:])) for call in trace.of(*OTHERS)]
-    by_name = {site.name: site for site in sites.values()}
+    by_name = {site.name: site for site in map(walk.site, chosen)}
     return Sites(tuple(by_name.values()), tuple(dict.fromkeys(left)))
 
 
 class _Walk:
-    """The convolutions of a trace, and what stands around them."""
+    """The convolutions of a trace, by their calls, and what stands around them.
+
+    Layers of members directly around a convolution, which may call it for each member, stand for it.
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.calls = trace.calls
         self.around = trace.around()
-        self.convolutions = [i for i, call in enumerate(self.calls) if _convolves(call)]
+        found = [(self.whole(i), call.module) for i, call in enumerate(self.calls) if _convolves(call)]
+        self.convolutions = {i: conv for i, conv in sorted(found, key=itemgetter(0)) if isinstance(conv, nn.Conv2d)}
 
     def site(self, i: int) -> Site:
         """The site behind a convolution."""
-        name, channels = self.calls[self.whole(i)].name, self.calls[i].output_shape[1]
+        name, channels = self.calls[i].name, self.calls[i].output_shape[1]
         block = self.block(i)
         return Site(name, channels, name if block is None else f"{self.calls[block].name} of {channels}")
 
@@ -78,7 +82,7 @@ class _Walk:
         for outer in reversed(self.around[i]):
             composite = outer > 0 and not isinstance(self.calls[outer].module, nn.Sequential | Membered)
             if composite and len(self.inside(outer)) > 1:
-                return outer if self.convolutions[0] < outer else None
+                return outer if min(self.convolutions) < outer else None
         return None
 
     def inside(self, block: int) -> list[int]:
@@ -91,7 +95,7 @@ class _Walk:
         Those begin at the input, too, and one of them returns a map of the same shape, to which it is added.
         """
         block = self.block(i)
-        if block is None or set(getattr(self.calls[i].module, "kernel_size", ())) != {1}:
+        if block is None or set(self.convolutions[i].kernel_size) != {1}:
             return False
         inside, shape = self.inside(block), self.calls[i].output_shape
         begins = [c for c in inside if self.begins(c, block, inside)]
