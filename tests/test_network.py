@@ -6,12 +6,11 @@ from networks import SIGNATURE, Noisy, Ranges, Scaled, Shifted, network
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from levelhead import network as network_module
+from levelhead import stages as stages_module
 from levelhead.declared import Stochastic
 from levelhead.layers.dropout import Dropout
 from levelhead.layers.gaussian_weights import gaussian_layer
-from levelhead.likelihood import Signature
-from levelhead.network import Network, channels_innermost, groups
+from levelhead.network import Network
 from levelhead.passes import keeping_statistics, noise_state, replaying, seeded, side_pass, still
 from levelhead.types import CannotCompose, NoLayerReplaced
 
@@ -63,7 +62,7 @@ def test_rows_enter_before_the_first_stage_that_needs_them() -> None:
 
 def in_pieces(monkeypatch: pytest.MonkeyPatch, samples: int, made: Network, x: Tensor) -> None:
     """So many samples a piece, for these rows (their features have 5 numbers)."""
-    monkeypatch.setitem(network_module.AT_ONCE, "cpu", samples * made.num_members * len(x) * 5)
+    monkeypatch.setitem(stages_module.AT_ONCE, "cpu", samples * made.num_members * len(x) * 5)
 
 
 def test_a_pass_in_pieces_is_passes_of_its_pieces_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +155,7 @@ def test_maps_of_members_and_samples_stay_channels_last(monkeypatch: pytest.Monk
     made = Network(nn.Sequential(*stages), nn.Linear(5, 3), signature, channel=1).eval()
     made.declare(num_members=2)
     for at_once in (2**20, 1):
-        monkeypatch.setitem(network_module.AT_ONCE, "cpu", at_once)
+        monkeypatch.setitem(stages_module.AT_ONCE, "cpu", at_once)
         made(torch.rand(3, 2, 8, 8), num_samples=2)
         assert [look.last for look in looks] == [True, True]
 
@@ -313,14 +312,6 @@ def test_replayed_and_seeded_noise_leave_the_outer_stream_alone() -> None:
         assert_close(torch.randn(4), inside)
 
 
-def test_groups_follow_hints_and_leave_frozen_parameters_out() -> None:
-    made = network(Scaled(2, 5), num_members=2)
-    made.head.requires_grad_(False)
-    plain, hinted = groups(made, lr=0.1, weight_decay=0.01)
-    assert (plain["lr"], plain["weight_decay"], len(plain["params"])) == (0.1, 0.01, 2)
-    assert (hinted["lr"], hinted["weight_decay"], hinted["params"]) == (0.05, 0.0, [made.features[1].scale])
-
-
 class Foreign(nn.Module):
     """A module of somebody else's."""
 
@@ -417,15 +408,3 @@ def test_a_stage_that_stands_twice_runs_twice() -> None:
     expected = made.head(twice(twice(made.features[0](X)).relu()))
     assert_close(made(X)[0], expected)
     assert len(made.appended(nn.ReLU(), name="act", author="Test").features) == 5
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_kernels_lie_with_channels_innermost_in_their_strides_too(channels) -> None:
-    kernels = torch.arange(2 * channels * 9.0).reshape(2, channels, 3, 3)
-    laid_out = channels_innermost(kernels)
-    assert torch.equal(laid_out, kernels)
-    assert laid_out.stride() == (9 * channels, 1, 3 * channels, channels)
-    conv = nn.Conv2d(channels, 2, 3)
-    made = Network(conv, nn.Linear(2, 2), Signature((channels, 5, 5), 2), channel=1)
-    for version in (made, made.copy()):
-        assert version.features.weight.stride() == laid_out.stride()  # type: ignore[union-attr]

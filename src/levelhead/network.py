@@ -3,28 +3,26 @@
 Rows are (member sample batch), member-major. Members and samples enter late: `features` may be a Sequential of stages,
 and the batch is repeated only before the first stage that holds a layer to which rows differ.
 
-Several samples go through the stages behind that place in pieces of whole samples, all members of one piece at a time,
-so that neither a processor's caches nor a device's memory must hold all of them. Torch's random stream is consumed
-piece by piece: a pass of many pieces draws what passes of its pieces, made one after the other, would draw. How many
-samples are a piece follows from shapes and device alone (`samples_at_once`), so that a seed gives the same result each
-time. Layers that draw their weights for the whole batch get one sample a piece: what they draw then depends neither on
-the size of the batch nor on how many samples follow. Training passes are never taken apart.
+Several samples go through the stages behind that place in pieces of whole samples, all members of one piece at a time:
+see `stages`. Training passes are never taken apart.
 """
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.declared import Conditional, Declared, Hint, Hyper, Membered, Posterior, Stochastic
+from levelhead.declared import Conditional, Hyper, Stochastic
+from levelhead.layout import channels_last, like
 from levelhead.likelihood import Likelihood, Signature
 from levelhead.probe import Trace, evaluating, trace
+from levelhead.stages import Stage, plan, samples_at_once, tiled
 from levelhead.types import CannotCompose, NoLayerReplaced
 
 Backbone = Callable[[Signature], "Network"]
@@ -45,21 +43,6 @@ class Note(NamedTuple):
     author: str
     converted: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...] = ()
-
-
-class _Stage(NamedTuple):
-    module: nn.Module
-    membered: bool
-    drawing: tuple[Stochastic, ...]
-
-    @property
-    def stochastic(self) -> bool:
-        return bool(self.drawing)
-
-    def expect(self, blocks: int, batch: int) -> None:
-        """Tell the layers that draw how many (member sample) blocks the leading axis holds, of `batch` rows each."""
-        for layer in self.drawing:
-            layer.expect(blocks, batch)
 
 
 class Network(nn.Module):
@@ -94,7 +77,7 @@ class Network(nn.Module):
         self.hyper: Hyper | None = None
         self.notes: tuple[Note, ...] = ()
         self.frozen: frozenset[str] = frozenset()
-        self._stages: tuple[_Stage, ...] | None = None
+        self._stages: tuple[Stage, ...] | None = None
         channels_last(self)
         self.width = self._measured_width() if width is None else width
 
@@ -162,13 +145,13 @@ class Network(nn.Module):
         z = x
         batch = x.shape[0] // (members * samples if per_member else 1)
         with self._prepared(hyper, batch, num_samples):
-            plan = self._plan()
-            for place, stage in enumerate(plan):
+            stages = self._plan()
+            for place, stage in enumerate(stages):
                 if not tiled_members and (stage.membered or (stage.stochastic and drawing)):
                     z = tiled(z, 1, members)
                     tiled_members = True
                 if not tiled_samples and stage.stochastic:  # more than one sample: it draws, so members are in
-                    z = self._sampled(plan[place:], z, samples, batch)  # to the end
+                    z = self._sampled(stages[place:], z, samples, batch)  # to the end
                     tiled_samples = True
                     break
                 stage.expect((members if tiled_members else 1) * (samples if tiled_samples else 1), batch)
@@ -201,7 +184,7 @@ class Network(nn.Module):
         return rearrange(outputs, "(row b) ... -> row b ...", row=z.shape[0])
 
     def _sampled(
-        self, stages: tuple[_Stage, ...], z: Float[Tensor, "rows ..."], samples: int, batch: int
+        self, stages: tuple[Stage, ...], z: Float[Tensor, "rows ..."], samples: int, batch: int
     ) -> Float[Tensor, "tiled ..."]:
         """What the stages from the first that draws make of (member batch) rows: (member sample batch) rows."""
         members = self.num_members
@@ -241,16 +224,9 @@ class Network(nn.Module):
                     layer.sampling = True  # type: ignore[assignment]
             yield
 
-    def _plan(self) -> tuple[_Stage, ...]:
+    def _plan(self) -> tuple[Stage, ...]:
         if self._stages is None:
-            self._stages = tuple(
-                _Stage(
-                    module,
-                    any(isinstance(child, Membered) for child in module.modules()),
-                    tuple(child for child in module.modules() if isinstance(child, Stochastic)),
-                )
-                for module in _steps(self.features)
-            )
+            self._stages = plan(self.features)
         return self._stages
 
     def _measured_width(self) -> int:
@@ -295,7 +271,7 @@ class Network(nn.Module):
                 parent._modules[attribute] = made[child]
                 converted.append(name)
             elif match(name, child):
-                made[child] = _like(child, make(child), somewhere)
+                made[child] = like(child, make(child), somewhere)
                 parent._modules[attribute] = made[child]
                 converted.append(name)
                 if inside and child in set(made[child].modules()):
@@ -330,7 +306,7 @@ class Network(nn.Module):
         """
         new = self.copy()
         stages = new.features._modules.items() if type(new.features) is nn.Sequential else [("trunk", new.features)]
-        stage = _like(new.features, stage, next(new.parameters(), torch.empty(0)))
+        stage = like(new.features, stage, next(new.parameters(), torch.empty(0)))
         new.features = nn.Sequential(OrderedDict([*stages, (name, stage)])).train(new.features.training)
         new.notes = (*self.notes, Note(author, (f"features.{name}",)))
         new.width = new._measured_width_now()
@@ -429,37 +405,6 @@ class Network(nn.Module):
         return network
 
 
-# Numbers that enter the first layer that draws, in the rows of one piece. ResNet-20 with dropout in its last stage, 50
-# samples of 64 images, one thread: 0.22 of the time of 50 full passes in pieces of 64 to 256 rows, 0.31 in one piece.
-AT_ONCE = {"cpu": 2**20}
-AT_ONCE_ELSEWHERE = 2**27  # half a gigabyte of float32
-
-
-def samples_at_once(stages: Sequence[_Stage], z: Float[Tensor, "rows ..."]) -> int:
-    """How many samples of these rows go through the stages together: a function of shapes and device alone.
-
-    One where a layer draws weights for the whole batch; else as many as keep a piece small, one at least.
-    """
-    if any(isinstance(layer, Posterior) for stage in stages for layer in stage.drawing):
-        return 1
-    return max(1, AT_ONCE.get(z.device.type, AT_ONCE_ELSEWHERE) // max(1, z.numel()))
-
-
-def tiled(z: Float[Tensor, "rows ..."], outer: int, times: int) -> Float[Tensor, "tiled ..."]:
-    """(outer rest) rows as (outer times rest) rows: a copy, in the layout of z, which einops and torch's own repeat
-    do not keep."""
-    return torch.cat([own for own in z.unflatten(0, (outer, -1)) for _ in range(times)])
-
-
-def _steps(module: nn.Module) -> list[nn.Module]:
-    """The modules that run one after the other, sequences taken apart down to the first place where rows differ."""
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    if type(module) is not nn.Sequential or hooked or not any(isinstance(m, Declared) for m in module.modules()):
-        return [module]
-    # not children(): it would list a stage that stands twice once
-    return [step for child in module for step in _steps(child)]
-
-
 def build(backbone: Backbone, surgery: tuple[Surgery, ...], signature: Signature) -> Network:
     """The backbone after its surgeries, in order, with its origin written down. Draws from torch's global stream."""
     network = backbone(signature)
@@ -467,62 +412,3 @@ def build(backbone: Backbone, surgery: tuple[Surgery, ...], signature: Signature
         network = operate(network)
     network.origin = Origin(backbone, surgery, signature)
     return network
-
-
-def _like(old: nn.Module, new: nn.Module, somewhere: Tensor) -> nn.Module:
-    """`new` with the device, dtype (else of `somewhere`) and mode of `old`; what it kept of `old` stays as it was."""
-    tensor = next((t for t in (*old.parameters(), *old.buffers()) if t.is_floating_point()), somewhere)
-    kept = set(old.modules())
-    for child in new.modules():
-        if child in kept:
-            continue
-        child.training = old.training
-        for parameter in child.parameters(recurse=False):
-            parameter.data = _moved(parameter.data, tensor)
-        for name, buffer in child.named_buffers(recurse=False):
-            child._buffers[name] = _moved(buffer, tensor)
-    channels_last(new)
-    return new
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay out the weights of image convolutions with channels innermost: a third faster on CPU, and on GPU in half."""
-    for parameter in module.parameters():
-        if parameter.ndim == 4:
-            parameter.data = channels_innermost(parameter.data)
-
-
-def channels_innermost(kernels: Float[Tensor, "out channel h w"]) -> Float[Tensor, "out channel h w"]:
-    """The same kernels with channels innermost, in their strides too where there is one channel.
-
-    There contiguous() changes nothing, but a convolution goes by the strides: grey LeNets would train a quarter slower.
-    """
-    return torch.empty_like(kernels, memory_format=torch.channels_last).copy_(kernels)
-
-
-def _moved(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
-
-
-def groups(network: Network, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for a gradient sampler: what requires grad, with the layers' own hints applied."""
-    hints: dict[nn.Parameter, Hint] = {}
-    for module in network.modules():
-        if isinstance(module, Declared):
-            wanted = module.hints
-            for name, parameter in module.named_parameters() if wanted else ():
-                if name in wanted:
-                    hints[parameter] = wanted[name]
-    grouped: dict[Hint, list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            grouped.setdefault(hints.get(parameter, Hint()), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": lr * hint.lr,
-            "weight_decay": weight_decay if hint.decay else 0.0,
-            "scale": hint.lr,
-        }
-        for hint, parameters in grouped.items()
-    ]

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from levelhead.network import Network, channels_innermost
+from levelhead.layout import channels_innermost
+from levelhead.network import Network
 from levelhead.passes import seeded
 from levelhead.predictive import Predictive, concatenate, mix
 from levelhead.tasks.task import Split
@@ -205,7 +206,7 @@ class WeightSamples(Predictor):
 
 
 def _laid_out(draws: Tensor) -> Tensor:
-    """Draws laid out as networks lay out their weights (see `network.channels_last`), so that saved ones sum alike."""
+    """Draws laid out as networks lay out their weights (see `layout.channels_last`), so that saved ones sum alike."""
     if draws.ndim != 5:
         return draws
     return channels_innermost(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])

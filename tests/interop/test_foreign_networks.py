@@ -16,7 +16,8 @@ from levelhead.layers.dropout import FunctionalDropout
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.per_member import PerMember
 from levelhead.likelihood import Categorical, Signature
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.predictive import CategoricalMixture
 from levelhead.predictor import Point
 from levelhead.surgeries.batch_ensemble import BatchEnsemble

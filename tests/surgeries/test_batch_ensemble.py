@@ -15,7 +15,8 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.per_member import PerMember
 from levelhead.likelihood import Categorical, Signature
-from levelhead.network import Network, build, groups
+from levelhead.network import Network, build
+from levelhead.parameter_groups import groups
 from levelhead.predictive import CategoricalMixture
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout

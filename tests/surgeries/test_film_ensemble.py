@@ -15,7 +15,8 @@ from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.layers.film import Affine, FiLM
 from levelhead.likelihood import Categorical, Signature
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.film_ensemble import FilmEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout

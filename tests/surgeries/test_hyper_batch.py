@@ -13,7 +13,8 @@ from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.hyper_ranges import LogUniformHyper
 from levelhead.layers.per_member import PerMember
 from levelhead.layers.tuned_dropout import TunedDropout
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.hyper_batch import HyperBatch
 from levelhead.types import CannotCompose

@@ -13,7 +13,8 @@ from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.gaussian_weights import GaussianWeights
 from levelhead.layers.per_member import PerMember
 from levelhead.likelihood import Categorical, Signature
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.passes import seeded
 from levelhead.predictor import Point
 from levelhead.recipe import DeepEnsemble

@@ -10,7 +10,8 @@ from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.layers.random_features import RandomFeatureReadout
 from levelhead.likelihood import Signature
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.surgeries.random_feature_head import RandomFeatureHead
 
 SIGNATURE = Signature(input_shape=(3, 9, 9), num_outputs=4)

@@ -12,8 +12,8 @@ from levelhead.declared import Posterior
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.rank_one import RankOne
 from levelhead.likelihood import Categorical, Signature
-from levelhead.network import groups
 from levelhead.objectives.elbo import ELBO, divergence
+from levelhead.parameter_groups import groups
 from levelhead.recipe import Recipe
 from levelhead.samplers.adamw import AdamW
 from levelhead.surgeries.batch_ensemble import BatchEnsemble

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from levelhead.forward import Forward, Objective
-from levelhead.network import Network, groups
+from levelhead.network import Network
+from levelhead.parameter_groups import groups
 from levelhead.predictor import Point, Predictor
 from levelhead.tasks.task import Task
 from levelhead.training import Run
