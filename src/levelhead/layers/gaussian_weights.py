@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.declared import Hint, Posterior
+from levelhead.layout import channels_innermost
 from levelhead.types import Scalar
 
 ESTIMATORS = ("flipout", "local", "shared")
@@ -153,6 +154,8 @@ class GaussianConv2d(GaussianWeights, nn.Conv2d):
 
     def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `GaussianWeights.apply_weight`."""
+        if weight.shape[1] == 1:  # sums of such kernels forget their layout, and with it that of the maps
+            weight = channels_innermost(weight)
         return self._conv_forward(x, weight, bias)
 
 

@@ -60,7 +60,7 @@ class RankOne(FastWeights, Posterior):
         r, s = (self.factors(mean, rho, z) for mean, rho in ((self.r, self.r_rho), (self.s, self.s_rho)))
         rows = rearrange(z * _placed(r, z.ndim, self.channel_axis), "member rest ... -> (member rest) ...")
         y = rearrange(self.module(rows), "(member rest) ... -> member rest ...", member=self.num_members)
-        y = y * _placed(s, y.ndim, self.channel_axis)
+        y = y * _placed(s, y.ndim, self.channel_axis).to(y.dtype)
         if self.bias is not None:
             y = y + self.along(self.bias, y.ndim).to(y.dtype)
         return rearrange(y, "member rest ... -> (member rest) ...")
