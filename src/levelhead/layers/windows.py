@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from levelhead.layers.attention import Attend
@@ -25,23 +25,18 @@ class Windows(NamedTuple):
         """The smallest sizes from these on that windows tile."""
         return math.ceil(height / self.size) * self.size, math.ceil(width / self.size) * self.size
 
-    def cut(self, x: Float[Tensor, "batch h w channel"]) -> Float[Tensor, "batch window place channel"]:
-        """The windows row by row, their pixels row by row; padding is zero."""
+    def ready(self, x: Float[Tensor, "batch h w channel"]) -> Float[Tensor, "batch tall wide channel"]:
+        """Padded by zeros and rolled: what is cut."""
         height, width = self.padded(*x.shape[1:3])
         if (height, width) != tuple(x.shape[1:3]):
             x = F.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        return rearrange(x, "b (y p) (x q) c -> b (y x) (p q) c", p=self.size, q=self.size)
+        return x.roll((-self.shift, -self.shift), (1, 2)) if self.shift else x
 
-    def join(
-        self, x: Float[Tensor, "batch window place channel"], height: int, width: int
+    def undone(
+        self, x: Float[Tensor, "batch tall wide channel"], height: int, width: int
     ) -> Float[Tensor, "batch h w channel"]:
-        """The map of which these are the windows, without padding."""
-        rows = self.padded(height, width)[0] // self.size
-        x = rearrange(x, "b (y x) (p q) c -> b (y p) (x q) c", y=rows, p=self.size)
-        if self.shift:
-            x = x.roll((self.shift, self.shift), (1, 2))
+        """The map that was made ready, rolled back and without padding."""
+        x = x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
         return x[:, :height, :width]
 
     def sees(self, height: int, width: int, device: torch.device) -> Bool[Tensor, "window place place"] | None:
@@ -59,11 +54,14 @@ class Windows(NamedTuple):
             real.append((place + self.shift) % padded < size)
             behind = (place >= padded - self.size).long() + (place >= padded - self.shift).long()
             region.append(behind if self.shift else torch.zeros_like(place))
-        alone = self._replace(shift=0)
-        there = alone.cut((real[0][:, None] & real[1])[None, ..., None].float())[0, ..., 0] > 0
-        where = alone.cut((3 * region[0][:, None] + region[1])[None, ..., None].float())[0, ..., 0]
+        there = self.by_window(real[0][:, None] & real[1])
+        where = self.by_window(3 * region[0][:, None] + region[1])
         same = where[:, :, None] == where[:, None, :]
         return (same & there[:, None, :]) | ~there[:, :, None]
+
+    def by_window(self, x: Shaped[Tensor, "tall wide"]) -> Shaped[Tensor, "window place"]:
+        """Windows row by row, their pixels row by row."""
+        return rearrange(x, "(y p) (x q) -> (y x) (p q)", p=self.size, q=self.size)
 
 
 def offsets(size: int) -> Int[Tensor, "place place"]:
@@ -112,8 +110,15 @@ class CutHeads(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch h w triple"]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of every window."""
-        cut = self.windows.cut(x)
-        q, k, v = rearrange(cut, "b w n (three head d) -> three b w head n d", three=3, head=self.heads)
+        size = self.windows.size
+        q, k, v = rearrange(  # one copy, after which each of the three lies as matrix products want it
+            self.windows.ready(x),
+            "b (y p) (x q) (three head d) -> three b (y x) head (p q) d",
+            three=3,
+            head=self.heads,
+            p=size,
+            q=size,
+        )
         return q, k, v
 
     def extra_repr(self) -> str:
@@ -132,7 +137,10 @@ class JoinHeads(nn.Module):
         self, x: Float[Tensor, "batch window head place d"], height: int, width: int
     ) -> Float[Tensor, "batch h w channel"]:
         """The map again."""
-        return self.windows.join(rearrange(x, "b w head n d -> b w n (head d)"), height, width)
+        size = self.windows.size
+        rows = self.windows.padded(height, width)[0] // size
+        x = rearrange(x, "b (y x) head (p q) d -> b (y p) (x q) (head d)", y=rows, p=size)
+        return self.windows.undone(x, height, width)
 
 
 class WindowAttention(nn.Module):
