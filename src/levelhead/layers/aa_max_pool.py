@@ -6,7 +6,7 @@ from torch import Tensor
 
 from levelhead.layers.downsampling import LowPass
 from levelhead.layers.finer_grid import finer
-from levelhead.layers.kaiser import auto_taps, check_taps, kaiser_taps, kernel
+from levelhead.layers.kaiser import auto_taps, bank, check_taps, kernel
 from levelhead.layers.margins import check_margins, extended
 
 UP = 2  # windows of k pixels are 2 k - 1 fine ones: odd, so that their centres lie on the grid for every k
@@ -48,12 +48,13 @@ class AAMaxPool2d(LowPass):
         self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
         self.taps, self.margin, self.level = taps, margin, level
         self.dense = UP * (kernel_size - 1) + 1
+        self.before, self.behind = bank(1 / (2 * self.dense), taps), bank(1 / (4 * stride), taps)
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
         """As large as what the pooling returns."""
         size = min(x.shape[2:])
-        before = kaiser_taps(1 / (2 * self.dense), self.taps or auto_taps(size))
-        behind = kaiser_taps(1 / (4 * self.stride), self.taps or auto_taps(UP * size))
+        before = self.before[self.taps or auto_taps(size)]
+        behind = self.behind[self.taps or auto_taps(UP * size)]
         rows, columns = (self.span(n, len(behind) // 2) for n in x.shape[2:])
         if self.margin == "zero":
             z = self.over_the_map(x, before, rows, columns)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from levelhead.layers.finer_grid import finer
-from levelhead.layers.kaiser import FEWEST, auto_taps, check_taps, kaiser_taps, kernel
+from levelhead.layers.kaiser import FEWEST, auto_taps, bank, check_taps, kernel
 from levelhead.layers.margins import check_margins, extended, fits
 from levelhead.layers.quantile_relu import check_share, lifted
 
@@ -46,6 +46,7 @@ class BlurReLU(nn.Module):
         check_margins("BlurReLU", padding)
         self.low, self.up, self.q = low, up, q
         self.taps, self.padding, self.level = taps, padding, level
+        self.filters = bank(1 / (2 * low * up), taps)
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel h w"]:
         """The same size; not negative but for the ripple of filters with negative taps."""
@@ -55,7 +56,7 @@ class BlurReLU(nn.Module):
         num = self.taps or auto_taps(min(x.shape[2:]))
         while num > FEWEST and not fits(self.padding, min(x.shape[2:]), self.reach(num)):
             num -= 2
-        taps = kaiser_taps(1 / (2 * self.low * self.up), num)
+        taps = self.filters[num]
         if self.padding == "zero":
             fine, inside = finer(x, taps, factor=self.up, level=self.level), num // 2
         else:

@@ -48,6 +48,12 @@ def auto_taps(size: int) -> int:
     return min(max(2 * ((size + 1) // 8) + 1, FEWEST), MOST)
 
 
+def bank(cutoff: float, taps: int | None) -> dict[int, tuple[float, ...]]:
+    """The filters of a layer by their number of taps: those of the number wanted (None: of the most), and all shorter
+    ones. They are designed once, so that a compiler of the layer meets plain numbers."""
+    return {num: kaiser_taps(cutoff, num) for num in range(1, (taps or MOST) + 1, 2)}
+
+
 def check_taps(owner: str, taps: int | None) -> None:
     """ValueError for a number of taps that no filter here has."""
     if taps is not None and (taps < FEWEST or taps % 2 == 0):

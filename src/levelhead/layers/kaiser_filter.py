@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.layers.kaiser import auto_taps, check_taps, kaiser_taps, kernel
+from levelhead.layers.kaiser import auto_taps, bank, check_taps, kernel
 from levelhead.layers.margins import check_margins, extended, fits
 
 
@@ -30,16 +30,15 @@ class KaiserFilter(nn.Module):
         super().__init__()
         check_taps("KaiserFilter", taps)
         check_margins("KaiserFilter", padding)
-        for fc in cutoff:
-            kaiser_taps(fc, 3)  # its errors are ours
         self.cutoff, self.taps, self.padding, self.step = cutoff, taps, padding, stride
+        self.filters = tuple(bank(fc, taps) for fc in cutoff)
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
         """Filtered, of the same size or ceil(size / stride)."""
         num = self.taps or auto_taps(min(x.shape[2:]))
         while not fits(self.padding, min(x.shape[2:]), num // 2):
             num -= 2
-        rows, columns = (kaiser_taps(fc, num) for fc in self.cutoff)
+        rows, columns = (filters[num] for filters in self.filters)
         if len(rows) == len(columns) == 1:
             return x[:, :, :: self.step[0], :: self.step[1]]
         h, w = len(rows) // 2, len(columns) // 2
