@@ -7,6 +7,7 @@ keeps the size at stride 1.
 """
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from levelhead.declared import Membered
 from levelhead.layers.conditional_weights import ConditionalWeights
 from levelhead.layers.fast_weights import FastWeights
 from levelhead.layers.places import CONVOLUTIONS, before_subsampling
+from levelhead.network import Network
 from levelhead.probe import Call, Trace, evaluating
 
 Pair = tuple[int, int]
@@ -204,3 +206,23 @@ def pair(value: int | tuple[int, ...]) -> Pair:
     if isinstance(value, int):
         return value, value
     return value[0], value[-1]
+
+
+def exchanged(
+    network: Network,
+    makers: Mapping[str, Callable[[nn.Module], nn.Module]],
+    *,
+    author: str,
+    skipped: tuple[tuple[str, str], ...] = (),
+) -> Network:
+    """The network with some modules exchanged, by name: `makers[name](module)` stands there instead."""
+    names: dict[nn.Module, str] = {}
+
+    def match(name: str, module: nn.Module) -> bool:
+        names[module] = name
+        return name in makers
+
+    def make(module: nn.Module) -> nn.Module:
+        return makers[names[module]](module)
+
+    return network.replace(match, make, inside=True, author=author, skipped=skipped)
