@@ -1,6 +1,7 @@
 """Smoothing on our networks and on others': where it stands, what it keeps, and what it does to features."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.vgg import VGG
 from levelhead.layers.around import Around
 from levelhead.layers.smooth import Smooth
-from levelhead.likelihood import Signature
+from levelhead.likelihood import Categorical, Signature
 from levelhead.network import Network
+from levelhead.predictive import CategoricalMixture
+from levelhead.surgeries.mc_dropout import MCDropout
+from levelhead.surgeries.mlp_head import MLPHead
 from levelhead.surgeries.spatial_smoothing import SpatialSmoothing
-from levelhead.types import NoLayerReplaced
+from levelhead.types import CannotCompose, NoLayerReplaced
 
 IMAGES = Signature(input_shape=(3, 32, 32), num_outputs=10)
 
@@ -174,3 +178,63 @@ def test_features_get_stable_and_smooth_without_training() -> None:
     for stage in range(3):
         assert shares_smooth[stage] < shares[stage] / 2, (shares, shares_smooth)
         assert falls_smooth[stage] < falls[stage] - 1.5, (falls, falls_smooth)
+
+
+def test_final_follows_the_authors_unless_told() -> None:
+    for backbone, last in ((ResNet(depth=8), "pool"), (ResNet(depth=8, preact=True), "pool"), (flat(), "act2")):
+        network = backbone if isinstance(backbone, Network) else backbone(IMAGES)
+        places = {final: SpatialSmoothing(final=final)(network).notes[-1].converted for final in (None, True, False)}
+        assert places[True] == (*places[False], f"features.{last}")
+        authors = isinstance(backbone, ResNet) and not backbone.preact
+        assert places[None] == places[authors]
+
+
+def flat() -> Network:
+    """A map that is flattened, as VGG's and AlexNet's heads have it, here with 8 x 8 pixels left."""
+    features = OrderedDict(
+        conv1=nn.Conv2d(3, 4, 3, padding=1), act1=nn.ReLU(), pool1=nn.MaxPool2d(2), conv2=nn.Conv2d(4, 8, 3, 2, 1),
+        act2=nn.ReLU(), flatten=nn.Flatten(), hidden=nn.Linear(512, 16),
+    )  # fmt: skip
+    return Network(nn.Sequential(features), nn.Linear(16, 10), IMAGES)
+
+
+def test_stems_when_asked() -> None:
+    signature = Signature(input_shape=(3, 64, 64), num_outputs=10)
+    network = ResNet(depth=18, stem="imagenet", width=4)(signature)
+    left, asked = (SpatialSmoothing(stem=stem)(network).notes[-1].converted for stem in (False, True))
+    assert set(asked) - set(left) == {"features.stem.pool"}
+    assert set(left) < set(asked)
+    strided = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.AdaptiveAvgPool2d(1))
+    network = Network(nn.Sequential(*strided, nn.Flatten()), nn.Linear(4, 10), signature)
+    assert SpatialSmoothing(stem=True)(network).notes[-1].converted == ("features.2", "features.3")  # not the image
+
+
+def test_larger_maps_are_refused_where_something_wants_the_old_size() -> None:
+    reference = SpatialSmoothing(padding="reference")
+    whole = flat()
+    direct = Network(whole.features[:-1], nn.Linear(512, 10), IMAGES)  # the head itself reads the flattened map
+    for network in (whole, direct):
+        with pytest.raises(CannotCompose, match=r"padding='reference'.* larger .*Write padding='zero'"):
+            reference(network)
+        assert SpatialSmoothing()(network)(IMAGES.example()).shape == (1, 2, 10)
+    vgg = VGG(width=2)(IMAGES)
+    for made in (reference(vgg), reference(MLPHead(hidden=(8,))(vgg)), MLPHead(hidden=(8,))(reference(vgg))):
+        assert made(IMAGES.example()).shape == (1, 2, 10)
+
+
+def test_with_one_tap_only_prob_is_left() -> None:
+    made = SpatialSmoothing(taps=(1.0,))(ResNet(depth=8)(IMAGES)).eval()
+    x = torch.rand(2, 16, 32, 32)
+    assert_close(made.features.stage2[0](x), made.features.stage2[0].module(10 * torch.tanh(x / 10)))
+
+
+def test_dropout_of_rate_zero_and_the_mean_over_draws() -> None:
+    """N draws of nothing are the network itself; the mean of beliefs is never worse than the mean NLL (Jensen)."""
+    signature = Signature(input_shape=(3, 32, 32), num_outputs=10, likelihood=Categorical(10))
+    network, x = SpatialSmoothing()(ResNet(depth=8, width=4)(signature)).eval(), torch.rand(6, 3, 32, 32)
+    still = MCDropout(p=0.0)(network)(x, num_samples=3)
+    assert_close(still, network(x).expand(3, -1, -1))
+    belief = CategoricalMixture(MCDropout(p=0.3)(network)(x, num_samples=8))
+    assert not torch.equal(belief.logits[0], belief.logits[1])
+    y = torch.randint(10, (6,))
+    assert (-belief.log_prob(y)).mean() <= -belief.member_log_prob(y).mean()

@@ -13,8 +13,8 @@ from levelhead.network import Network
 from levelhead.probe import Trace
 from levelhead.types import Reference
 
-PLACES = ("auto", "existing", "blocks", "layers", "activations", "convolutions", "head")
-SEVERAL = ("blocks", "layers", "activations", "convolutions")
+PLACES = ("auto", "existing", "blocks", "layers", "activations", "convolutions", "blocks_or_activations", "head")
+SEVERAL = ("blocks", "layers", "activations", "convolutions", "blocks_or_activations")
 RATE = 0.1
 ATTENTION = "its dropout of attention weights is inside torch's attention: it draws in training only"
 
@@ -34,6 +34,7 @@ class MCDropout:
                              (arXiv 1906.02530).
                  "activations"   new, behind the activation of each convolution: VGG and AlexNet in arXiv 2105.12639.
                  "convolutions"  new, behind each convolution: pre-activation VGG, likewise.
+                 "blocks_or_activations"  "blocks" where the network has residual blocks, else "activations".
                  "head"      new, before the head alone: all draws share one pass through the features.
                  "auto"      the first of "existing", "blocks", "layers" that there is.
     channelwise  new dropout drops whole channels instead of single elements.
@@ -91,7 +92,9 @@ class MCDropout:
         return new.declare(num_samples=self.num_samples)
 
     def resolved(self, network: Network, trace: Trace) -> str:
-        """`where`, with "auto" decided."""
+        """`where`, with "auto" and "blocks_or_activations" decided."""
+        if self.where == "blocks_or_activations":
+            return "blocks" if inside_blocks(trace) else "activations"
         if self.where != "auto":
             return self.where
         if trace.droppers or any(is_dropout(module) for module in network.modules()):

@@ -10,7 +10,14 @@ from levelhead.layers.map_ends import behind_last_map, pre_activation
 from levelhead.layers.places import Place, before_global_pool, before_subsampling
 from levelhead.layers.smooth import PADDINGS, PROBS, Smooth
 from levelhead.network import Network
-from levelhead.types import Reference
+from levelhead.types import CannotCompose, Reference
+
+GROWN = (
+    "SpatialSmoothing(padding='reference') makes maps a row and a column larger at every step, and this network wants "
+    "maps of its own size: behind a flattened map stands a layer of fixed width, or maps are added up or joined. Write "
+    "padding='zero', the same map without its first row and column. Before surgeries that add such layers (mlp_head) "
+    "it also works as it is"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class SpatialSmoothing:
     stem         also before the pool of ImageNet stems, which the authors leave alone.
 
     A trained network needs fine-tuning or new BatchNorm statistics afterwards. Raises NoLayerReplaced where the
-    network has no pixels, or never steps over any.
+    network has no pixels, or never steps over any, and CannotCompose where it does not survive larger maps.
 
     Park & Kim, arXiv 2105.12639.
     """
@@ -91,7 +98,15 @@ class SpatialSmoothing:
             at = {("after" if place.behind else "before"): self.layer(place.channels) for place in spots[names[module]]}
             return Around(module, **at)
 
-        return network.replace(match, make, inside=True, author="SpatialSmoothing", skipped=left)
+        try:
+            new = network.replace(match, make, inside=True, author="SpatialSmoothing", skipped=left)
+        except RuntimeError as error:  # of a layer that wants maps, or rows, of one size
+            if self.padding == "reference":
+                raise CannotCompose(GROWN) from error
+            raise
+        if new.width != network.width:  # a flattened map that the head reads
+            raise CannotCompose(GROWN)
+        return new
 
     def layer(self, channels: int) -> Smooth:
         """The layer for a map of so many channels."""
