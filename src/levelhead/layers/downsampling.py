@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from levelhead.declared import Membered
@@ -48,6 +47,7 @@ class Step(NamedTuple):
     dilation: Pair
     ceil: bool  # pools alone: the last window may hang over the edge
     margin: Pair  # it takes ceil((size + margin) / stride) steps
+    dense: Pair  # pixels that it would return more than it reads, were its stride 1
     channels: int  # that come in
     pixels: Pair  # that come in, in the example
     reads_image: bool  # no convolution stands before it
@@ -150,10 +150,12 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
         if steps_of(sizes, (0, 0), stride) != got:
             return OTHER_SIZE.format(kind=kind)
         margin = (0, 0)
-    if isinstance(inner, nn.Conv2d) and type(module) is not nn.Conv2d and not isinstance(module, MEMBERS):
-        problem = runs_densely(inner, call, margin)
-        if problem:
-            return NOT_DENSE.format(kind=kind, error=problem)
+    dense = tuple(2 * p - d * (k - 1) for k, p, d in zip(kernel, padding, dilation, strict=True))
+    if type(inner) not in (nn.Conv2d, *POOLS):
+        tried = dense_size(inner, call)
+        if isinstance(tried, str):
+            return NOT_DENSE.format(kind=kind, error=tried)
+        dense = tuple(one - size for one, size in zip(tried, sizes, strict=True))
     return Step(
         call.name,
         pool or "convolution",
@@ -163,6 +165,7 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
         dilation,
         ceil,
         pair(margin),
+        pair(dense),
         call.input_shape[1],
         sizes,
         reads_image=reads_image,
@@ -171,19 +174,15 @@ def read(call: Call, *, reads_image: bool, ends_stem: bool) -> Step | str:
     )
 
 
-def runs_densely(layer: nn.Conv2d, call: Call, margin: tuple[int, ...]) -> str:
-    """Empty where a subclass of torch's convolution runs at stride 1, on a map with fewer pixels; else what it said."""
-    dense = copy.deepcopy(layer)
-    dense.stride = (1, 1)
-    sizes = steps_of(pair(call.pixels), (0, 0), pair(layer.stride))
-    zeros = layer.weight.new_zeros(call.input_shape[0], call.input_shape[1], *sizes)
-    x = F.pad(zeros, (0, max(0, -margin[1]), 0, max(0, -margin[0])))
+def dense_size(layer: nn.Module, call: Call) -> tuple[int, ...] | str:
+    """Height and width that a subclass of torch's layers returns at stride 1; or what it said."""
+    dense = make_dense(copy.deepcopy(layer))
+    like = next(iter(layer.parameters()), torch.empty(0))
     try:
         with evaluating(dense), torch.no_grad():
-            dense(x)
+            return tuple(dense(like.new_zeros(call.input_shape)).shape[2:])
     except RuntimeError as error:
         return str(error).partition("\n")[0]
-    return ""
 
 
 def make_dense(layer: nn.Module) -> nn.Module:
