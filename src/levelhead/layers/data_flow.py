@@ -101,12 +101,18 @@ class Flow:
             return ()
         return tuple(dict.fromkeys(Spot(front, behind=False) for front in fronts if front is not None))
 
-    def read_only_by(self, value: int, names: set[str]) -> bool:
-        """Whether nothing but some modules reads a value."""
+    def one_spot(self, value: int, names: set[str]) -> Spot | None:
+        """Where one filter changes a value for some modules, if nothing else reads it: in front of the smallest module
+        that holds them all and got the value, or behind the one that makes it."""
+        calls = [i for i, call in self.passed.items() if call.name in names and call.reads == value]
         readers = self.readers(value)
-        return bool(readers) and all(
-            any(self.passed[i].name in names and self.passed[i].reads == value for i in use.inside) for use in readers
-        )
+        if not readers or not all(any(i in calls for i in use.inside) for use in readers):
+            return None
+        for i in sorted(set.intersection(*({*self.passed[i].inside} for i in calls)), reverse=True):
+            if self.passed[i].reads == value and self.times[self.passed[i].name] == 1:
+                return Spot(self.passed[i].name, behind=False)
+        behind = self.seen_by(value, calls[0])
+        return behind[0] if len(behind) == 1 and behind[0].behind else None
 
     def _front(self, value: int, use: Use, start: int) -> str | None:
         """The outermost module around a function that got the value, if it is called once and does not hold `start`."""

@@ -1,5 +1,6 @@
 """FrequencyLowCut pooling in every place where a network steps over pixels."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from levelhead.layers.around import Around
+from levelhead.layers.data_flow import Flow, data_flow
 from levelhead.layers.downsampling import Step, exchanged, make_dense, steps_over_pixels
 from levelhead.layers.flc_pool import IMPLEMENTATIONS, LEGACY, NYQUIST, PADS, WINDOWS, FLCPool2d
 from levelhead.network import Network
@@ -24,7 +26,8 @@ class FLCPooling:
     """Every strided convolution becomes FLC pooling and the same convolution at stride 1; every strided pool, FLC.
 
     FLC pooling keeps the low half of the frequencies of each axis and none above (`layers.flc_pool`): what follows is
-    free of aliases. The weights stay, there are no parameters, and the sizes of all maps are kept. 1 x 1 shortcuts too;
+    free of aliases. The weights stay, there are no parameters, and the sizes of all maps are kept. 1 x 1 shortcuts too,
+    with one pooling for all convolutions that read one map;
     the stem of ImageNet networks becomes FLC, 7 x 7 at stride 1, norm, activation, FLC. Pools of all pixels stay.
 
     convolutions  do so with strided convolutions.
@@ -77,15 +80,34 @@ class FLCPooling:
         steps = steps_over_pixels(network.trace())
         left = dict(steps.left)
         makers: dict[str, Callable[[nn.Module], nn.Module]] = {}
+        convolutions = []
         for step in steps.found:
             reason = self.reason(step, network.get_submodule(step.name))
             if reason:
                 left[step.name] = reason
             elif step.convolves:
                 makers[step.name] = partial(self.convolution, step)
+                convolutions.append(step)
             else:
                 makers[step.name] = partial(self.pool, step)
+        makers |= self.shared(convolutions, data_flow(network), set(makers))
         return exchanged(network, makers, author="FLCPooling", skipped=tuple(left.items()))
+
+    def shared(self, steps: list[Step], flow: Flow, taken: set[str]) -> dict[str, Callable[[nn.Module], nn.Module]]:
+        """One pooling for all convolutions that read the same map, as a block's first one and its shortcut do."""
+        reading: dict[int, list[Step]] = defaultdict(list)
+        for step in steps:
+            if flow.times[step.name] == 1 and step.margin == (0, 0):
+                reading[flow.passed[flow.call_of(step.name)].reads].append(step)
+        makers: dict[str, Callable[[nn.Module], nn.Module]] = {}
+        for value, together in reading.items():
+            spot = flow.one_spot(value, {step.name for step in together}) if len(together) > 1 else None
+            if spot is None or spot.name in taken or len({step.stride for step in together}) > 1:
+                continue
+            side = "after" if spot.behind else "before"
+            makers |= {step.name: make_dense for step in together}
+            makers[spot.name] = partial(around, side, self.layer(together[0]))
+        return makers
 
     def reason(self, step: Step, module: nn.Module) -> str:
         """Why a step is left; empty where it is not."""
@@ -121,3 +143,8 @@ class FLCPooling:
             impl=self.impl,
             legacy=self.legacy,
         )
+
+
+def around(side: str, layer: FLCPool2d, module: nn.Module) -> Around:
+    """A module with the pooling on one side."""
+    return Around(module, before=layer) if side == "before" else Around(module, after=layer)
