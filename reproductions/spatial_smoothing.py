@@ -1,6 +1,6 @@
 """Spatial smoothing: with it, MC dropout needs fewer passes, and one network is better calibrated and more robust."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from torch import Tensor
 from levelhead import evaluation
 from levelhead.metrics.calibration import ece
 from levelhead.metrics.classification import accuracy, nll
+from levelhead.posthoc.temporal_smoothing import FrameStream, frame_weights
+from levelhead.predictive import CategoricalMixture, mix
 from levelhead.processes import each
 from levelhead.storage import load
 from levelhead.studies.compare import compare
 from levelhead.studies.suites import suite_of
 from levelhead.tasks.load import load_task
-from reproductions.harness import Options, Section, number
+from reproductions.harness import SEVEN, Options, Section, number, remembered, study
 
 # 10,000 of CIFAR-10's training images at their own size; fewer would be a rehearsal.
 TASK = {"val": 37500, "calibration": 2500}
@@ -27,11 +29,22 @@ CORRUPTIONS = "gaussian_noise, shot_noise, defocus_blur, contrast, brightness, p
 SHIFT = f"shift(shifts=({CORRUPTIONS}), severities=(3,), limit=500)"
 EPOCHS = 14
 
+STREAMS, FRAMES = 500, 8
+PUBLISHED_STREAMS = {  # Park, Lee & Kim (arXiv 1907.05911): U-Net on CamVid, NLL, accuracy and ECE in %
+    "network": "0.314, 91.1, 4.31",
+    "network, smoothed": "0.284, 91.2, 3.00",
+    "dropout, 1 pass": "",
+    "dropout, 50 passes": "0.276, 91.8, 3.71",
+    "dropout, 1 pass a frame, smoothed": "0.253, 92.0, 2.24",
+}
 
-@dataclass(frozen=True)
+Cell = Mapping[str, Tensor]  # what one trained network predicts
+
+
+@dataclass(frozen=True, eq=False)
 class Arm:
-    """A network, how dropout gets into it, and what was published for it by the number of passes (0: deterministic):
-    NLL and accuracy in %, without and with smoothing, on CIFAR-100."""
+    """A network, how dropout gets into it, and what was published by the number of passes, without and with smoothing:
+    NLL, and accuracy in %, on CIFAR-100."""
 
     title: str
     backbone: str
@@ -46,7 +59,7 @@ ARMS = (
         "vgg(depth=11, width=16)",
         "mlp_head(hidden=(256, 256)) + ",
         "mc_dropout(p=0.3, num_samples=1, where='activations')",
-        {0: ("2.05, 71.6", "1.88, 72.2"), 50: ("1.13, 68.8", "1.03, 71.4")},  # VGG-16
+        {50: ("1.13, 68.8", "1.03, 71.4")},  # VGG-16
     ),
     Arm(
         "ResNet-8 of width 16",
@@ -54,7 +67,6 @@ ARMS = (
         "",
         "mc_dropout(p=0.3, num_samples=1, where='blocks')",
         {  # ResNet-18
-            0: ("0.886, 77.9", "0.863, 79.0"),
             1: ("1.02, 75.0", "0.91, 77.3"),
             2: ("0.94, 76.2", "0.855, 78.2"),
             5: ("0.885, 76.9", "0.82, 78.65"),
@@ -66,93 +78,26 @@ ARMS = (
 
 
 def run(options: Options) -> list[Section]:
-    """Each network with and without smoothing, with dropout by the number of passes, and without dropout."""
-    for kind in ("dropout", "plain"):  # what the claim is about first; what is finished is not done again
-        for arm in ARMS:
-            for line in recipes(arm, options)[kind]:
-                fitted(arm, line, options)
-    return [section for arm in ARMS for section in sections(arm, options)]
-
-
-def recipes(arm: Arm, options: Options) -> dict[str, tuple[str, str]]:
-    """The lines of an arm without and with smoothing."""
-    sampler = f"sgd(epochs={options.epochs(EPOCHS)}, batch_size=64, lr=0.05, warmup_epochs=1.0, precision='bfloat16')"
-    drawing = f"{arm.dropout} + {sampler}"
-    return {
-        "dropout": (arm.surgery + drawing, f"{arm.surgery}spatial_smoothing + {drawing}"),
-        "plain": (arm.surgery + sampler, f"{arm.surgery}spatial_smoothing + {sampler}"),
-    }
-
-
-def sections(arm: Arm, options: Options) -> Iterator[Section]:
-    """The tables of one network."""
-    lines = recipes(arm, options)
-    drawn = [fitted(arm, line, options) for line in lines["dropout"]]
-    plain = [fitted(arm, line, options) for line in lines["plain"]]
+    """CIFAR-10 with dropout by the number of passes; fashion-mini without dropout."""
+    cells = {arm: fitted(arm, options) for arm in ARMS}
     y = load_task("cifar10", data_dir=str(options.data_dir), **TASK).test.y[:TESTED]
-    rows = []
-    for n in (0, *PASSES):
-        for smooth, word in enumerate(("no", "yes")):
-            cells = (drawn if n else plain)[smooth]
-            scores = [by_groups(cell["drawn" if n else "off"], y, n or 1) for cell in cells]
-            columns = [number(list(column), 3) for column in zip(*scores, strict=True)]
-            rows.append(
-                [f"dropout, {n} passes" if n else "no dropout", word, *columns, arm.published.get(n, ("", ""))[smooth]]
-            )
-    header = ["predictor", "smoothing", "NLL", "accuracy", "ECE", "published NLL, accuracy %"]
-    note = (
-        f"10,000 training images, {options.epochs(EPOCHS)} epochs, {TESTED:,} test images. Rows of n passes are means "
-        "over the 50 / n disjoint groups of the same 50 passes. Published: CIFAR-100, 200 epochs, read off figures "
-        "(VGG-16, ResNet-18)."
-    )
-    yield Section(f"CIFAR-10, {arm.title}", header, rows, note)
-    yield needed(arm, drawn, y)
-    yield others(arm, drawn, plain, y)
+    tables = [section for arm in ARMS for section in sections(arm, cells[arm], y, options)]
+    return [*tables, without_dropout(options), streams(options)]
 
 
-def needed(arm: Arm, drawn: Sequence[Sequence[Mapping[str, Tensor]]], y: Int[Tensor, " batch"]) -> Section:
-    """How much NLL the passes beyond n still gain: the part of the claim that does not ask for a better network."""
-    rows = []
-    for smooth, word in enumerate(("no", "yes")):
-        curves = [[by_groups(cell["drawn"], y, n)[0] for n in PASSES] for cell in drawn[smooth]]
-        rows.append([word, *(number([curve[i] - curve[-1] for curve in curves]) for i in range(len(PASSES) - 1))])
-    header = ["smoothing", *(f"{n} passes" for n in PASSES[:-1])]
-    return Section(f"{arm.title}: NLL above that of 50 passes", header, rows)
+def lines(arm: Arm, options: Options) -> tuple[str, str]:
+    """The recipes of an arm, without smoothing and with it."""
+    sampler = f"sgd(epochs={options.epochs(EPOCHS)}, batch_size=64, lr=0.05, warmup_epochs=1.0, precision='bfloat16')"
+    return tuple(f"{arm.surgery}{smooth}{arm.dropout} + {sampler}" for smooth in ("", "spatial_smoothing + "))
 
 
-def others(
-    arm: Arm,
-    drawn: Sequence[Sequence[Mapping[str, Tensor]]],
-    plain: Sequence[Sequence[Mapping[str, Tensor]]],
-    y: Int[Tensor, " batch"],
-) -> Section:
-    """Dropout switched off, ensembles of the seeds, and corrupted images."""
-    rows = []
-    for smooth, word in enumerate(("no", "yes")):
-        off = [by_groups(cell["off"], y, 1) for cell in drawn[smooth]]
-        alike = scores(torch.cat([cell["off"] for cell in plain[smooth]]), y)
-        mixed = scores(torch.cat([cell["drawn"] for cell in drawn[smooth]]), y)
-        rows.append(
-            ["trained with dropout, predicting without", word, *(number(list(c)) for c in zip(*off, strict=True))]
-        )
-        rows.append([f"deep ensemble of the {len(plain[smooth])}", word, *(f"{value:.3f}" for value in alike)])
-        rows.append([f"the {len(drawn[smooth])} with dropout, 50 passes each", word, *(f"{v:.3f}" for v in mixed)])
-        for name, cells in (("no dropout", plain[smooth]), ("dropout, 5 passes", drawn[smooth])):
-            columns = [
-                number([float(value) for value in c]) for c in zip(*(cell["shifted"] for cell in cells), strict=True)
-            ]
-            rows.append([f"{name}, corrupted images", word, *columns])
-    rows.sort(key=lambda row: row[0])
-    header = ["predictor", "smoothing", "NLL", "accuracy", "ECE"]
-    note = f"Corrupted: {CORRUPTIONS.replace('_', ' ')}, severity 3, 500 images each."
-    return Section(f"{arm.title}: further", header, rows, note)
-
-
-def fitted(arm: Arm, line: str, options: Options) -> list[dict[str, Tensor]]:
-    """Per seed: log probabilities of 50 passes (where it draws) and of one without drawing; scores under shift."""
+def fitted(arm: Arm, options: Options) -> tuple[list[Cell], list[Cell]]:
+    """Per seed, without smoothing and with it: log probabilities of 50 passes and of one that draws nothing; scores of
+    corrupted images."""
+    recipes = lines(arm, options)
     found = compare(
         "cifar10",
-        [line],
+        recipes,
         backbones=arm.backbone,
         seeds=options.seeds,
         suites=("clean",),
@@ -165,7 +110,142 @@ def fitted(arm: Arm, line: str, options: Options) -> list[dict[str, Tensor]]:
         raise SystemExit(f"failed: {dict(found.failures)}")
     kept = options.root / "spatial_smoothing"
     jobs = [(cell.folder, kept / "-".join(cell.folder.parts[-3:]), str(options.data_dir)) for cell in found.cells]
-    return list(each(measured, jobs, workers=options.workers or 2))
+    predicted = list(zip(found.cells, each(measured, jobs, workers=options.workers or 2), strict=True))
+    plain, smooth = ([made for cell, made in predicted if cell.name == line] for line in recipes)
+    return plain, smooth
+
+
+def sections(
+    arm: Arm, cells: tuple[list[Cell], list[Cell]], y: Int[Tensor, " batch"], options: Options
+) -> list[Section]:
+    """The tables of one network."""
+    rows = []
+    for n in PASSES:
+        for smooth, word in enumerate(("no", "yes")):
+            found = [by_groups(cell["drawn"], y, n) for cell in cells[smooth]]
+            rows.append([f"{n}", word, *columns(found), *arm.published.get(n, ("", ""))[smooth : smooth + 1]])
+    header = ["passes", "smoothing", "NLL", "accuracy", "ECE", "published NLL, accuracy %"]
+    note = (
+        f"10,000 training images, {options.epochs(EPOCHS)} epochs; {TESTED:,} test images. Rows of n passes are means "
+        "over the 50 / n disjoint groups of the same 50 passes. Published: VGG-16 and ResNet-18 on CIFAR-100, 200 "
+        "epochs, read off figures."
+    )
+    return [
+        Section(f"CIFAR-10, {arm.title}", header, rows, note),
+        needed(arm, cells, y),
+        further(arm, cells, y),
+    ]
+
+
+def needed(arm: Arm, cells: tuple[list[Cell], list[Cell]], y: Int[Tensor, " batch"]) -> Section:
+    """How much NLL the passes beyond n still gain: the part of the claim that does not ask for a better network."""
+    rows = []
+    for smooth, word in enumerate(("no", "yes")):
+        curves = [[by_groups(cell["drawn"], y, n)[0] for n in PASSES] for cell in cells[smooth]]
+        rows.append([word, *(number([curve[i] - curve[-1] for curve in curves]) for i in range(len(PASSES) - 1))])
+    return Section(f"{arm.title}: NLL above that of 50 passes", ["smoothing", *map(str, PASSES[:-1])], rows)
+
+
+def further(arm: Arm, cells: tuple[list[Cell], list[Cell]], y: Int[Tensor, " batch"]) -> Section:
+    """Dropout switched off, ensembles of the seeds, and corrupted images."""
+    rows = []
+    for smooth, word in enumerate(("no", "yes")):
+        made = cells[smooth]
+        rows.append(["no draws at prediction", word, *columns([by_groups(cell["off"], y, 1) for cell in made])])
+        mixed = scores(torch.cat([cell["drawn"] for cell in made]), y)
+        rows.append([f"the {len(made)} seeds together, 50 passes each", word, *(f"{value:.3f}" for value in mixed)])
+        rows.append(["corrupted images, 5 passes", word, *columns([cell["shifted"].tolist() for cell in made])])
+    rows.sort(key=lambda row: row[0])
+    note = f"Corrupted: {CORRUPTIONS.replace('_', ' ')}; severity 3, 500 images each."
+    return Section(f"{arm.title}: further", ["predictor", "smoothing", "NLL", "accuracy", "ECE"], rows, note)
+
+
+def without_dropout(options: Options) -> Section:
+    """Deterministic networks, one and of three."""
+    sampler = f"sgd(epochs={options.epochs(10)}, lr=0.1)"
+    texts = [
+        f"{smooth}{sampler}{size}"
+        for size in ("", " + deep_ensemble(size=3)")
+        for smooth in ("", "spatial_smoothing + ")
+    ]
+    shift = f"shift({SEVEN}, severities=(1, 3, 5), limit=1000)"
+    found = study(options, "fashion-mini", texts, backbone="resnet(depth=8, width=8)", suites=("clean", shift))
+    rows = [
+        [
+            "deep ensemble of 3" if "ensemble" in text else "one network",
+            "yes" if "spatial" in text else "no",
+            found.cell(text, "nll"),
+            found.cell(text, "accuracy", scale=100, digits=1),
+            found.cell(text, "ece"),
+            found.cell(text, "nll", evaluation="shift"),
+            found.cell(text, "accuracy", evaluation="shift", scale=100, digits=1),
+        ]
+        for text in texts
+    ]
+    header = ["predictor", "smoothing", "NLL", "accuracy %", "ECE", "shifted NLL", "shifted accuracy %"]
+    note = (
+        "Published, one network, ResNet-18 on CIFAR-100: NLL 0.886 and 77.9 % without, 0.863 and 79.0 % with smoothing."
+    )
+    return Section(
+        "fashion-mini, ResNet-8 of width 8, no dropout, 10 epochs; shifts of severity 1, 3, 5", header, rows, note
+    )
+
+
+def streams(options: Options) -> Section:
+    """Temporal smoothing: frames of a picture that moves under fresh noise, one pass a frame, and no training."""
+    found = compare(
+        "cifar10",
+        lines(ARMS[1], options)[:1],
+        backbones=ARMS[1].backbone,
+        seeds=options.seeds,
+        suites=("clean",),
+        root=options.root,
+        workers=options.workers,
+        data_dir=str(options.data_dir),
+        **TASK,
+    )
+    kept = options.root / "spatial_smoothing"
+    jobs = [(cell.folder, kept / f"stream-{cell.seed}", str(options.data_dir)) for cell in found.cells]
+    seeds = list(each(followed, jobs, workers=options.workers or 2))
+    rows = [[name, *columns([found[name] for found in seeds]), PUBLISHED_STREAMS[name]] for name in PUBLISHED_STREAMS]
+    note = (
+        f"{STREAMS} test images, {FRAMES} frames each: moved by up to 2 pixels, noise of deviation 0.1; scores "
+        "of the last frame. Published: U-Net on CamVid, NLL, accuracy %, ECE %."
+    )
+    return Section(
+        f"Streams: temporal smoothing, {ARMS[1].title}",
+        ["predictor", "NLL", "accuracy", "ECE", "published"],
+        rows,
+        note,
+    )
+
+
+def followed(folder: Path, kept: Path, data_dir: str) -> dict[str, list[float]]:
+    """Scores of the last frame, by what predicts it."""
+
+    def make() -> dict[str, list[float]]:
+        task = load_task("cifar10", data_dir=data_dir, **TASK)
+        predictor = load(folder / "predictor")
+        (network,) = predictor.networks()
+        rows = next(iter(task.test.ordered(STREAMS)))
+        draw = torch.Generator().manual_seed(0)
+        moves = torch.randint(-2, 3, (FRAMES, 2), generator=draw).tolist()
+        moved = torch.stack([rows.x.roll(move, (-2, -1)) for move in moves])
+        frames = (moved + 0.1 * torch.randn(moved.shape, generator=draw)).clamp(0, 1)
+        found = {}
+        with torch.no_grad():
+            still = lambda x: CategoricalMixture(network(x))  # noqa: E731
+            found["network"] = still(frames[-1])
+            found["network, smoothed"] = mix([still(x) for x in frames.flip(0)[:6]], frame_weights(6, 0.8).float())
+            network.num_samples = 50
+            found["dropout, 50 passes"] = predictor(frames[-1])
+            network.num_samples = 1
+            found["dropout, 1 pass"] = predictor(frames[-1])
+            for belief in FrameStream(predictor).follow(frames):
+                found["dropout, 1 pass a frame, smoothed"] = belief
+        return {name: list(scores(belief.log_probs[None], rows.y)) for name, belief in found.items()}
+
+    return remembered(kept.with_suffix(".json"), make)
 
 
 def measured(folder: Path, kept: Path, data_dir: str) -> dict[str, Tensor]:
@@ -191,6 +271,11 @@ def measured(folder: Path, kept: Path, data_dir: str) -> dict[str, Tensor]:
     place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(found, place)
     return found
+
+
+def columns(found: Sequence[Sequence[float]]) -> list[str]:
+    """Each score's mean and standard error over seeds."""
+    return [number([float(value) for value in column]) for column in zip(*found, strict=True)]
 
 
 def by_groups(

@@ -23,6 +23,17 @@ def test_parameters(spec, published):
     assert num_parameters(spec, (3, 32, 32), 10) == published
 
 
+def test_pre_activation_normalises_and_activates_before_each_convolution_but_the_first():
+    network = VGG(depth=11, width=2, preact=True)(Signature((3, 32, 32)))
+    kinds = [type(m).__name__ for m in network.modules() if not list(m.children())]
+    kinds = [kind for kind in kinds if kind not in ("Normalise", "MaxPool2d", "AdaptiveAvgPool2d", "Flatten", "Linear")]
+    assert kinds == ["Conv2d", *["BatchNorm2d", "ReLU", "Conv2d"] * 7, "BatchNorm2d", "ReLU"]
+    plain = VGG(depth=11, width=2)(Signature((3, 32, 32)))
+    shapes = [[p.shape for p in n.parameters() if p.ndim == 4] for n in (plain, network)]
+    assert shapes[0] == shapes[1]
+    assert network(torch.rand(2, 3, 32, 32)).shape == (1, 2, 2)
+
+
 @pytest.mark.parametrize("depth", CONVOLUTIONS)
 def test_depth_counts_the_papers_layers(depth):
     network = VGG(depth=depth, width=2)(Signature((3, 32, 32)))
@@ -45,7 +56,14 @@ def test_stages():
 
 
 @pytest.mark.parametrize(
-    "text, spec", [("vgg16", VGG(depth=16)), ("vgg-11", VGG(depth=11)), ("vgg", None), ("xvgg16", None)]
+    "text, spec",
+    [
+        ("vgg16", VGG(depth=16)),
+        ("vgg-11", VGG(depth=11)),
+        ("preact_vgg16", VGG(depth=16, preact=True)),
+        ("vgg", None),
+        ("xvgg16", None),
+    ],
 )
 def test_shorthand(text, spec):
     assert VGG.shorthand(text) == spec

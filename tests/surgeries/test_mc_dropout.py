@@ -35,6 +35,11 @@ def converted(network: Network) -> list[str]:
         (ResNet(depth=8), MCDropout(where="head"), ["dropout"]),
         (LeNet(), MCDropout(), ["stage2.conv", "hidden1.linear", "hidden2.linear", "dropout"]),
         (VGG(depth=11, width=2), MCDropout(), [*["conv"] * 7, "dropout"]),
+        (VGG(depth=11, width=2), MCDropout(where="activations"), [*["act"] * 8]),
+        (VGG(depth=11, width=2), MCDropout(where="activations", last=3), ["stage4.act2", "stage5.act1", "stage5.act2"]),
+        (VGG(depth=11, width=2, preact=True), MCDropout(where="convolutions"), [*["conv"] * 8]),
+        (VGG(depth=11, width=2), MCDropout(where="blocks_or_activations"), [*["act"] * 8]),
+        (ResNet(depth=8), MCDropout(where="blocks_or_activations"), [f"stage{i}.0.body.conv2" for i in (1, 2, 3)]),
     ],
     ids=str,
 )
@@ -55,7 +60,9 @@ def test_layers_in_a_residual_network_are_all_but_the_first() -> None:
 
 @pytest.mark.parametrize("backbone", [ResNet(depth=8), LeNet(), VGG(depth=11, width=2)], ids=repr)
 @pytest.mark.parametrize(
-    "surgery", [MCDropout(), MCDropout(where="layers"), MCDropout(where="head"), MCDropout(p=0.0)], ids=repr
+    "surgery",
+    [MCDropout(), MCDropout(where="layers"), MCDropout(where="head"), MCDropout(where="activations"), MCDropout(p=0.0)],
+    ids=repr,
 )
 def test_eval_is_the_network_itself_and_draws_differ(backbone, surgery: MCDropout) -> None:
     network = backbone(IMAGES)

@@ -6,6 +6,7 @@ from itertools import count
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from levelhead.declared import Membered
 from levelhead.layers.places import CONVOLUTIONS, Place
 from levelhead.probe import Trace
 
@@ -20,8 +21,9 @@ def pre_activation(trace: Trace) -> bool:
     norms = [i for i, call in enumerate(trace.calls) if isinstance(call.module, NORMS) and _is_map(call.input_shape)]
     if not norms:
         return False
-    source = trace.calls[norms[-1]].source
-    makers = [i for i in range(norms[-1]) if trace.calls[i].result == source]
+    # a norm of members is taken whole: inside, it reads maps that it has put in another order
+    norm = next((i for i in trace.around()[norms[-1]] if isinstance(trace.calls[i].module, Membered)), norms[-1])
+    makers = [i for i in range(norm) if trace.calls[i].result == trace.calls[norm].source]
     inner = max(makers, key=lambda i: trace.calls[i].depth, default=None)
     return inner is None or _convolutions(trace.calls[inner].module) > 1
 
@@ -47,4 +49,3 @@ def _convolutions(module: nn.Module) -> int:
 
 def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and math.prod(shape[2:]) > 1
-
