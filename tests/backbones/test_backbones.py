@@ -5,11 +5,15 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from levelhead.backbones.alter_net import AlterNet
 from levelhead.backbones.factory import Factory
 from levelhead.backbones.lenet import LeNet
 from levelhead.backbones.mlp import MLP
+from levelhead.backbones.pit import PiT
 from levelhead.backbones.resnet import ResNet
+from levelhead.backbones.swin import Swin
 from levelhead.backbones.vgg import VGG
+from levelhead.backbones.vit import ViT
 from levelhead.backbones.wide_resnet import WideResNet
 from levelhead.layers.normalise import Normalise
 from levelhead.likelihood import Categorical, Signature
@@ -35,6 +39,15 @@ CASES = [
     (VGG(depth=11, width=8), GREY),
     (VGG(depth=16, width=8), COLOUR),
     (VGG(depth=11, width=16, norm="none"), GREY),
+    (AlterNet(depth=18, width=4), GREY),
+    (AlterNet(depth=50, width=4, stem="imagenet", per_head_bias=True), LARGE),
+    (AlterNet(depth=18, width=8, norm="group", variant="A"), (2, 17, 15)),
+    (ViT(patch=4, depth=2, dim_head=4), GREY),
+    (ViT(patch=4, depth=2, dim_head=4, head="gap", neighbourhood=3), COLOUR),
+    (PiT(patch=4, stride=4, depth=(1, 1), heads=(1, 2), dim_head=8), GREY),
+    (PiT(patch=4, stride=2, depth=(1, 1, 1), dim_head=4, head="gap"), (2, 18, 16)),
+    (Swin(patch=2, depth=(2, 2), heads=(1, 2), dim_head=8), GREY),
+    (Swin(patch=1, depth=(1, 2, 1), heads=(1, 2, 4), dim_head=4, window=3), (2, 17, 15)),
     (Factory(), GREY),
 ]
 each_backbone = pytest.mark.parametrize("spec, shape", CASES, ids=[f"{spec}-{shape}" for spec, shape in CASES])
@@ -152,7 +165,7 @@ def test_the_first_stage_normalises_by_the_signature(spec, shape):
     torch.testing.assert_close(first.std, torch.full((shape[0],), 0.25))
 
 
-@pytest.mark.parametrize("spec", [LeNet(), ResNet(), WideResNet(), VGG()], ids=repr)
+@pytest.mark.parametrize("spec", [LeNet(), ResNet(), WideResNet(), VGG(), AlterNet(), ViT(), PiT(), Swin()], ids=repr)
 def test_image_backbones_refuse_tables(spec):
     with pytest.raises(ValueError, match=rf"{type(spec).__name__} reads images .* \(7,\)"):
         spec(signature((7,)))

@@ -50,8 +50,8 @@ class AlterNet:
         "Park and Kim", 2022, arxiv="2202.06709", title="How Do Vision Transformers Work?"
     )
     depth: int = 50
-    msa: tuple[int, int, int, int] | None = None
-    heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    msa: tuple[int, ...] | None = None
+    heads: tuple[int, ...] = (3, 6, 12, 24)
     dim_head: int | None = None
     window: int | None = None
     width: int = 64

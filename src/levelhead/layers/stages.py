@@ -42,7 +42,7 @@ def stages(trace: Trace) -> tuple[tuple[Unit, ...], ...]:
     known: set[str] = set()
     for place in sorted(places):
         call = trace.calls[place]
-        if call.name in known or len(call.output_shape) != 4:
+        if call.name in known or not len(call.input_shape) == len(call.output_shape) == 4:
             continue
         known.add(call.name)
         inside = [trace.calls[i] for i in convolving if i == place or place in around[i]]
