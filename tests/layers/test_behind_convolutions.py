@@ -1,5 +1,7 @@
 """Which convolutions of a main path are found, which are shortcuts, and which share a group."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from levelhead.layers.behind_convolutions import ONE_PIXEL, Sites, behind_convol
 from levelhead.likelihood import Signature
 from levelhead.probe import trace
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
+from levelhead.surgeries.hyper_batch import HyperBatch
 
 IMAGES = Signature(input_shape=(3, 32, 32), num_outputs=10)
 
@@ -65,8 +68,9 @@ def test_the_second_of_each_size_and_those_of_the_first_stage() -> None:
     assert names(of(stem, where="early"))[::2] == ["stem.conv", "stage1.0.body.conv2", "stage1.1.body.conv2"]
 
 
-def test_a_layer_of_members_is_taken_whole() -> None:
-    network = BatchEnsemble(num_members=2)(ResNet(depth=8)(IMAGES))
+@pytest.mark.parametrize("surgery", [BatchEnsemble(num_members=2), HyperBatch(num_members=2)], ids=repr)
+def test_a_layer_of_members_is_taken_whole(surgery: Any) -> None:
+    network = surgery(ResNet(depth=8)(IMAGES))
     assert names(behind_convolutions(network.trace())) == BASIC  # and not BASIC[0] + ".module"
 
 

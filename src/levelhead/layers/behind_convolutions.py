@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from torch import nn
@@ -58,8 +57,8 @@ class _Walk:
     def __init__(self, trace: Trace) -> None:
         self.calls = trace.calls
         self.around = trace.around()
-        found = [(self.whole(i), call.module) for i, call in enumerate(self.calls) if _convolves(call)]
-        self.convolutions = {i: conv for i, conv in sorted(found, key=itemgetter(0)) if isinstance(conv, nn.Conv2d)}
+        found = {self.whole(i): conv for i, call in enumerate(self.calls) if (conv := _convolution(call)) is not None}
+        self.convolutions = dict(sorted(found.items()))
 
     def site(self, i: int) -> Site:
         """The site behind a convolution."""
@@ -120,5 +119,9 @@ def _chosen(sizes: Sequence[tuple[int, ...]], where: str) -> list[int]:
     return sorted(same[min(1, len(same) - 1)] for same in places.values())
 
 
-def _convolves(call: Call) -> bool:
-    return isinstance(call.module, nn.Conv2d) and len(call.output_shape) == 4 and math.prod(call.pixels) > 1
+def _convolution(call: Call) -> nn.Conv2d | None:
+    """The convolution that a call makes a map with; a layer of members may use the weight of one without calling it."""
+    if len(call.output_shape) != 4 or math.prod(call.pixels) <= 1:
+        return None
+    held = call.module.children() if isinstance(call.module, Membered) else iter((call.module,))
+    return next((module for module in held if isinstance(module, nn.Conv2d)), None)
