@@ -115,7 +115,12 @@ def test_swin(window: int, side: int) -> None:
         timm.create_model("swin_tiny_patch4_window7_224", img_size=side, window_size=window, num_classes=10)
     )
     held = theirs.state_dict()
-    names = {"patch_embed.proj": "stem.conv", "patch_embed.norm": "stem.norm", "norm": "norm.norm", "head.fc": "head"}
+    names = {
+        "patch_embed.proj": "stem.conv",
+        "patch_embed.norm": "stem.norm.norm",
+        "norm": "norm.norm",
+        "head.fc": "head",
+    }
     weights = renamed(held, names)
     for i, depth in enumerate((2, 2, 6, 2)):
         down = f"layers.{i}.downsample"
@@ -133,7 +138,11 @@ def test_swin(window: int, side: int) -> None:
         (Torchvision("vgg11"), (0, 1, 1, 1), ("features.8", "features.13", "features.18")),
         (Timm("resnet18"), (1, 1, 1, 1), ("layer2.1", "layer3.1", "layer4.1")),
         (Timm("seresnet18"), (1, 1, 1, 1), ("layer2.1", "layer3.1", "layer4.1")),
-        (Timm("mobilenetv2_100"), (0, 1, 1, 2, 1, 1, 0), ("blocks.1.1", "blocks.2.2", "blocks.3.3", "blocks.4.2")),
+        (
+            Timm("mobilenetv2_100"),
+            (0, 1, 1, 2, 1, 1, 0),
+            ("blocks.1.1", "blocks.2.2", "blocks.3.3", "blocks.4.2", "blocks.5.2"),
+        ),
         (Timm("regnety_002"), (0, 0, 2, 3), ("s3.b4", "s4.b7")),
     ],
     ids=lambda value: getattr(value, "name", None),
