@@ -7,6 +7,7 @@ import typer
 from levelhead import __version__
 from levelhead.cli.cite import cite
 from levelhead.cli.compare import compare
+from levelhead.cli.diagnose import diagnose_runs
 from levelhead.cli.doctor import doctor
 from levelhead.cli.evaluate import evaluate
 from levelhead.cli.fit import fit
@@ -61,6 +62,7 @@ app.command("predict", rich_help_panel=main_group)(predict)
 app.command("evaluate", rich_help_panel="On what is there")(evaluate)
 app.command("select", rich_help_panel="On what is there")(select_runs)
 app.command("report", rich_help_panel="On what is there")(report)
+app.command("diagnose", rich_help_panel="On what is there")(diagnose_runs)
 app.command("doctor", rich_help_panel="To look things up")(doctor)
 app.command("list", rich_help_panel="To look things up")(list_parts)
 app.command("cite", rich_help_panel="To look things up")(cite)

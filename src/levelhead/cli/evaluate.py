@@ -13,12 +13,10 @@ from levelhead.cli.options import MEASURING, AsJson, DataDir, Device, Suites, Tr
 from levelhead.storage import load
 from levelhead.studies.audit import Audit, audit, is_predictions
 from levelhead.studies.grid import Source
-from levelhead.studies.store import find_cells, read_json
+from levelhead.studies.store import find_cells
 from levelhead.studies.suites import study_suites, suite_of
 from levelhead.studies.table import headline, records
-from levelhead.studies.work import measure
-from levelhead.tasks.load import loader_module
-from levelhead.values import TARGET, resolve
+from levelhead.studies.work import measure, task_of
 
 
 def evaluate(
@@ -132,12 +130,7 @@ def measure_cell(
     trust: tuple[str, ...],
 ) -> None:
     """Measure one run folder on its own task."""
-    known = read_json(folder / "recipe.json")
-    if known is None:
-        raise FileNotFoundError(f"{folder} has no recipe.json: it was never started")
-    if TARGET.fullmatch(known["task"]) and loader_module(known["task"].partition(":")[0]) is None:
-        resolve(known["task"], trust=trust)
-    task = Source(known["task"], tuple({**known["options"], **dict(options)}.items())).load()
+    task = task_of(folder, options=options, trust=trust)
     measure(folder, task, suites=study_suites(suites, task), device=device, trust=trust)
 
 

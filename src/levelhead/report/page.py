@@ -1,6 +1,6 @@
 """The report: one HTML page a study, with nothing outside it, made from run folders alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -46,9 +46,14 @@ def page(evidences: Sequence[Evidence]) -> str:
     tasks = [evidence.task for evidence in evidences]
     count = sum(len(evidence.contenders) for evidence in evidences)
     title = f"{', '.join(tasks)}: {plural(count, 'recipe')} compared"
+    return document(title, evidences[0].slug, (_study(evidence) for evidence in evidences))
+
+
+def document(title: str, first: str, articles: Iterable[Markup]) -> str:
+    """A page of its own: style, script and all; `first` is the id of the first article."""
     body = join(
-        el("a", "Skip to the results", href=f"#{evidences[0].slug}", class_="skip"),
-        el("main", (_study(evidence) for evidence in evidences)),
+        el("a", "Skip to the results", href=f"#{first}", class_="skip"),
+        el("main", articles),
         el("footer", el("p", "Written by levelhead. This page is one file and loads nothing else.")),
     )
     head = join(

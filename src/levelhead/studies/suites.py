@@ -16,6 +16,11 @@ def study_suites(given: Sequence[str] | None, task: Task) -> tuple[str, ...]:
     """
     if given is None:
         return tuple(suite for suite in SUITES if suite != "ood" or task.ood)
+    return suite_texts(given)
+
+
+def suite_texts(given: Sequence[str]) -> tuple[str, ...]:
+    """Suites in their canonical text. Raises BadStudy for unknown ones, for none, and for two of a kind."""
     texts = []
     for text in given:
         try:

@@ -18,11 +18,13 @@ from levelhead.predictor import Predictor
 from levelhead.storage import load, save
 from levelhead.studies import store
 from levelhead.studies.environment import environment
-from levelhead.studies.grid import Cell
+from levelhead.studies.grid import Cell, Source
 from levelhead.studies.store import DONE, FAILED, RUNNING, Status
 from levelhead.studies.suites import merged, suite_of
+from levelhead.tasks.load import loader_module
 from levelhead.tasks.task import Task
 from levelhead.training import Runtime
+from levelhead.values import TARGET, resolve
 
 BUSY, SKIPPED = "busy", "skipped"  # another process works on it; there was nothing left to do
 
@@ -105,6 +107,19 @@ def measure(
         store.write_records(folder, rows)
         kept = merged(status.suites, suites)
         store.write_status(folder, replace(status, state=DONE, error=None, traceback=None, suites=kept))
+
+
+def task_of(folder: Path, *, options: tuple[tuple[str, Any], ...] = (), trust: tuple[str, ...] = ()) -> Task:
+    """The task that a run folder was made from; `options` go before those that it wrote down.
+
+    Raises FileNotFoundError where nothing was written down.
+    """
+    known = store.read_json(folder / "recipe.json")
+    if known is None:
+        raise FileNotFoundError(f"{folder} has no recipe.json: it was never started")
+    if TARGET.fullmatch(known["task"]) and loader_module(known["task"].partition(":")[0]) is None:
+        resolve(known["task"], trust=trust)
+    return Source(known["task"], tuple({**known["options"], **dict(options)}.items())).load()
 
 
 def _taken_up(cell: Cell) -> Status:
