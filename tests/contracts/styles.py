@@ -123,11 +123,18 @@ def wants_targets(part: Any) -> bool:
 
 
 def _small(kinds: list[type], at_most: int) -> list[Any]:
-    found = []
-    for spec in kinds:
-        sizes = {f.name: at_most for f in dataclasses.fields(spec) if type(f.default) is int and f.default > at_most}
-        found.append(spec(**sizes))
-    return found
+    return [
+        spec(**{f.name: cut for f in dataclasses.fields(spec) if (cut := _cut(f.default, at_most))}) for spec in kinds
+    ]
+
+
+def _cut(default: Any, at_most: int) -> Any:
+    """A smaller size, or smaller sizes, in place of these; None where they are small, or none."""
+    if type(default) is int and default > at_most:
+        return at_most
+    if type(default) is tuple and default and all(type(size) is int for size in default) and max(default) > at_most:
+        return tuple(min(size, at_most) for size in default)
+    return None
 
 
 def name(part: Any) -> str:

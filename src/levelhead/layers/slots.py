@@ -49,6 +49,8 @@ class Joined(nn.Module):
             joined = rearrange(x, "(member rest) ... c -> rest ... (member c)", member=self.num_members)
         else:
             joined = rearrange(x, "(member rest) c ... -> rest (member c) ...", member=self.num_members)
+        if joined.ndim == 4:  # the layout of all other maps
+            joined = joined.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.layer(joined)
         return out
 

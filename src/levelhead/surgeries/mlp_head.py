@@ -74,7 +74,10 @@ class MLPHead:
         if not pools:
             found, left = before_global_pool(trace)
             if left or any(place.behind for place in found):
-                raise CannotCompose("MLPHead: this network averages its last map in code, not in a module to exchange")
+                raise CannotCompose(
+                    "MLPHead: this network averages its last map in code, so there is no module to exchange; use a "
+                    "backbone whose global pool is one, such as resnet20"
+                )
             return network
         height, width = pools[-1].pixels
         smaller = nn.AdaptiveAvgPool2d((min(self.pool, height), min(self.pool, width)))
