@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.layers.downsampling import LowPass
-from levelhead.layers.finer_grid import finer
+from levelhead.layers.finer_grid import finer, in_own_precision
 from levelhead.layers.kaiser import auto_taps, bank, check_taps, kernel
 from levelhead.layers.margins import check_margins, extended
 
@@ -52,6 +52,10 @@ class AAMaxPool2d(LowPass):
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
         """As large as what the pooling returns."""
+        return in_own_precision(self.pooled, x)
+
+    def pooled(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
+        """Up, the maximum and down again."""
         size = min(x.shape[2:])
         before = self.before[self.taps or auto_taps(size)]
         behind = self.behind[self.taps or auto_taps(UP * size)]

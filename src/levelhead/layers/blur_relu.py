@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.layers.finer_grid import finer
+from levelhead.layers.finer_grid import finer, in_own_precision
 from levelhead.layers.kaiser import FEWEST, auto_taps, bank, check_taps, kernel
 from levelhead.layers.margins import check_margins, extended, fits
 from levelhead.layers.quantile_relu import check_share, lifted
@@ -51,8 +51,10 @@ class BlurReLU(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel h w"]:
         """The same size; not negative but for the ripple of filters with negative taps."""
         x = lifted(x, self.q)
-        if self.low == self.up == 1:
-            return F.relu(x)
+        return F.relu(x) if self.low == self.up == 1 else in_own_precision(self.on_finer_grid, x)
+
+    def on_finer_grid(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel h w"]:
+        """Up, ReLU and down again."""
         num = self.taps or auto_taps(min(x.shape[2:]))
         while num > FEWEST and not fits(self.padding, min(x.shape[2:]), self.reach(num)):
             num -= 2

@@ -1,5 +1,8 @@
 """A map on a finer grid, interpolated by a low-pass filter: where non-linear layers can act without folding back."""
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +32,18 @@ def finer(
     return F.conv_transpose2d(
         x, kernel(line, line, x), stride=factor, padding=crop, output_padding=factor - 1, groups=x.shape[1]
     )
+
+
+def in_own_precision(
+    act: Callable[[Tensor], Tensor], x: Float[Tensor, "batch channel h w"]
+) -> Float[Tensor, "batch channel g v"]:
+    """act(x) in the precision of x, whatever autocast says; on CPU 16 bits are widened for it and come back.
+
+    torch's transposed convolution takes 25 times as long in bfloat16 there.
+    """
+    widened = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    with torch.autocast(x.device.type, enabled=False):
+        return act(x.float()).to(x.dtype) if widened else act(x)
 
 
 def levelled(taps: tuple[float, ...], factor: int) -> tuple[float, ...]:
