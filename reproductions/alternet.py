@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
+from levelhead.studies.compare import compare
 from levelhead.tasks.load import load_task
 from levelhead.tasks.task import Task
 from reproductions.harness import Measured, Options, Section, number, study
 
 WIDTH = 12
-EPOCHS = 14
-TRAIN = 7500
+EPOCHS = 10
+TRAIN = 7000
 ARMS = {
     "ResNet": f"alter_net(depth=18, width={WIDTH}, msa=(0, 0, 0, 0))",
     "AlterNet": f"alter_net(depth=18, width={WIDTH}, msa=(0, 1, 1, 1))",
@@ -33,13 +34,15 @@ def run(options: Options) -> list[Section]:
     """Both networks on CIFAR-10 pictures; quality, the maps by depth, noise by band, and what each block is worth."""
     task = pictures(options)
     sampler = f"adamw(epochs={options.epochs(EPOCHS)}, lr=0.002, batch_size=96, weight_decay=0.05, warmup_epochs=1.0)"
+    both = list(ARMS.values())
+    compare(task, [sampler], backbones=both, seeds=options.seeds, suites=("clean",), root=options.root)  # side by side
     suites = ("clean", *(f"{name}(limit={50 if options.quick else limit})" for name, limit in LIMITS.items()))
     found = {arm: study(options, task, [sampler], backbone=backbone, suites=suites) for arm, backbone in ARMS.items()}
     return [quality(found, sampler), depth(found, sampler), signs(found, sampler), bands(found, sampler)]
 
 
 def pictures(options: Options) -> Task:
-    """7,500 training pictures, flipped and cropped, and 4,000 test pictures."""
+    """7,000 training pictures, flipped and cropped, and 4,000 test pictures."""
     whole = load_task("cifar10", data_dir=options.data_dir)
     sizes = (300, 100) if options.quick else (TRAIN, 4000)
     parts = {"train": sizes[0], "val": 200, "calibration": 200, "test": sizes[1]}

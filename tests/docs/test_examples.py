@@ -10,7 +10,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/add-a-method.md", "docs/methods/metrics.md", "docs/predictions.md", "README.md"]
+    "page",
+    ["docs/add-a-method.md", "docs/methods/analyses.md", "docs/methods/metrics.md", "docs/predictions.md", "README.md"],
 )
 def test_a_pages_code_runs_in_order(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
