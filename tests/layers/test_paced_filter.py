@@ -65,6 +65,8 @@ def test_the_identity_costs_nothing_and_is_exact() -> None:
     layer.become(KERNELS, 1)
     assert layer(x) is not x
     layer.become(identity_kernels(4, 3), 2)
+    assert torch.equal(layer(x), x)
+    layer.become(identity_kernels(4, 3), 3, idle=True)
     assert layer(x) is x
 
 

@@ -71,7 +71,8 @@ class RandomFilters(PacedFilter):
         seed = now.epoch_seed if self.draw.resample == "epoch" else now.step_seed
         known = (seed, self.draw.share(now.epoch))
         if known != self.known:
-            self.become(self.kernels(*known), known)
+            off = known[1] == 0 or all(family.p == 1 for family in self.draw.families.values())
+            self.become(self.kernels(*known), known, idle=off)
 
     def kernels(self, seed: int, share: float = 1.0) -> Float[Tensor, "channel 1 tap tap"]:
         """The filters that belong to a seed, on the CPU."""

@@ -31,13 +31,17 @@ class PacedFilter(Paced):
             )
         self.channels, self.size, self.padding, self.stored = channels, size, padding, stored
         self.register_buffer("kernel", identity_kernels(channels, size).float(), persistent=stored)
-        self.idle = True  # known to be the identity, without asking the device
+        self.idle = True  # known to be the identity, without asking the device: training does not convolve
         self.known: object = None  # of what the present kernels are a function
         self.register_load_state_dict_post_hook(_forget)
 
-    def become(self, kernels: Float[Tensor, "channel 1 tap tap"], known: object) -> None:
-        """Take other kernels, made of `known`; written into the buffer that there is, as compiled networks want it."""
-        self.idle = bool((kernels == identity_kernels(1, self.size)).all())
+    def become(self, kernels: Float[Tensor, "channel 1 tap tap"], known: object, *, idle: bool = False) -> None:
+        """Take other kernels, made of `known`; written into the buffer that there is, as compiled networks want it.
+
+        idle  they are the identity, and so are those of all other layers at this time: were it a matter of chance,
+              compiled networks would be compiled again for every pattern of layers.
+        """
+        self.idle = idle
         self.kernel.copy_(kernels)
         self.known = known
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from levelhead.declared import Pace
-from levelhead.layers.frequency_filters import gaussian_kernels
+from levelhead.layers.frequency_filters import gaussian_kernels, identity_kernels
 from levelhead.layers.paced_filter import PacedFilter
 
 
@@ -34,7 +34,9 @@ class SmoothingCurriculum(PacedFilter):
         """The filter of an epoch."""
         sigma = self.width(epoch)
         if sigma != self.known:
-            self.become(gaussian_kernels(torch.full((self.channels,), sigma), self.size), sigma)
+            kernels = gaussian_kernels(torch.full((self.channels,), sigma), self.size)
+            done = torch.equal(kernels, identity_kernels(self.channels, self.size))  # narrow enough in the end
+            self.become(kernels, sigma, idle=done)
 
     def predicted(self, x: Float[Tensor, "rows channel h w"]) -> Float[Tensor, "rows channel h w"]:
         """See `PacedFilter.predicted`."""
