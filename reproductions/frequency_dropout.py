@@ -49,8 +49,8 @@ Numbers = Mapping[str, Mapping[str, float]]  # rule of prediction -> set of imag
 def run(options: Options) -> list[Section]:
     """Pictures without augmentation, then digits of one source on those of another, then the claims."""
     pictures = measured(options, cifar(options), "resnet(depth=8)", EPOCHS, cifar_sets)
-    there = measured(options, digits_task(options, "mnist"), "resnet(depth=8, width=8)", 15, digits_sets)
-    back = measured(options, digits_task(options, "digits"), "resnet(depth=8, width=8)", 25, digits_sets)
+    there = measured(options, digits_task(options, "mnist"), "resnet(depth=8, width=8)", 10, digits_sets)
+    back = measured(options, digits_task(options, "digits"), "resnet(depth=8, width=8)", 20, digits_sets)
     domains = {"MNIST to digits": there, "digits to MNIST": back}
     return [clean(pictures), rings(pictures), moved(domains), claims(pictures, domains), mismatch(pictures)]
 
@@ -230,7 +230,7 @@ def moved(domains: dict[str, dict[str, list[dict[str, Numbers]]]]) -> Section:
     for domain in domains:
         source, target = domain.split(" to ")
         header += [f"{source} %", f"{source} to {target} %", "NLL there"]
-    return Section("Digits of another source, ResNet-8 of width 8", header, rows)
+    return Section("Digits of another source, ResNet-8 of width 8, 10 and 20 epochs", header, rows)
 
 
 def claims(
