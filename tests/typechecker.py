@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
@@ -36,6 +37,20 @@ def check(thing: Any) -> Any:
             thing.__init__ = check(thing.__init__)  # type: ignore[misc]
         return thing
     thing.__annotations__ = {name: checkable(hint) for name, hint in thing.__annotations__.items()}
+    inner = checking(thing)
+
+    # What torch compiles is followed line by line: the library's code there, not the checker's.
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        return (thing if torch.compiler.is_compiling() else inner)(*args, **kwargs)
+
+    def yielding(*args: Any, **kwargs: Any) -> Any:  # a generator function stays one
+        return (yield from (thing if torch.compiler.is_compiling() else inner)(*args, **kwargs))
+
+    return functools.wraps(thing)(yielding if inspect.isgeneratorfunction(thing) else checked)
+
+
+def checking(thing: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its checks around it."""
     arrays = [array for hint in thing.__annotations__.values() for array in arrays_in(hint)]
     if inspect.isgeneratorfunction(thing) or any("{" in array.dim_str for array in arrays):
         return jaxtyped(thing, typechecker=_checked)  # which knows how to ask about yields and about `{size}`
@@ -43,12 +58,11 @@ def check(thing: Any) -> Any:
     if not arrays:
         return inner
 
-    @functools.wraps(thing)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def within(*args: Any, **kwargs: Any) -> Any:
         with jaxtyped("context"):  # an axis means the same in all arguments and the result
             return inner(*args, **kwargs)
 
-    return checked
+    return within
 
 
 def checkable(hint: Any) -> Any:
