@@ -11,6 +11,10 @@ from levelhead.layers.places import before_global_pool
 from levelhead.network import Network
 from levelhead.types import CannotCompose, Reference
 
+IN_CODE = (
+    "MLPHead: this network averages its last map in code, so there is no module to exchange. Use one there, "
+    "nn.AdaptiveAvgPool2d(1)"
+)
 POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
 
 
@@ -57,13 +61,15 @@ class MLPHead:
         """The network with hidden layers, and a new last one."""
         if type(network.head) is not nn.Linear or network.channel != -1:
             kind = type(network.head).__name__
-            raise CannotCompose(f"MLPHead wants a linear head on flat features, got {kind}: put mlp_head first")
+            raise CannotCompose(f"MLPHead wants a linear head on flat features, got {kind}: put mlp_head further left")
         network = self.unpooled(network)
         widths = (network.width, *self.hidden)
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for i, (width, out) in enumerate(itertools.pairwise(widths), start=1):
             layers |= {f"linear{i}": nn.Linear(width, out), f"act{i}": nn.ReLU(), f"dropout{i}": nn.Dropout(self.p)}
-        network = network.appended(nn.Sequential(layers), name="mlp", author="MLPHead")
+        taken = sum(name.startswith("mlp") for name, _ in network.features.named_children())
+        name = f"mlp{taken + 1}" if taken else "mlp"
+        network = network.appended(nn.Sequential(layers), name=name, author="MLPHead")
         last = nn.Linear(widths[-1], network.num_outputs)
         return network.replace(lambda name, _: name == "head", lambda _: last, within="head", author="MLPHead")
 
