@@ -84,30 +84,29 @@ def steps_over_pixels(trace: Trace) -> Steps:
     Layers with members' vectors (BatchEnsemble, self-tuning) are taken whole. A pool of all pixels is no step.
     """
     around = trace.around()
-    whole = {i for i, call in enumerate(trace.calls) if isinstance(call.module, MEMBERS)}
-    stepping = [
-        i
-        for i, call in enumerate(trace.calls)
-        if call.subsamples and not is_global(call) and not any(outer in whole for outer in around[i])
-    ]
-    outer = {other for i in stepping for other in around[i]}
+    calls = trace.calls
+    whole = {i for i, call in enumerate(calls) if isinstance(call.module, MEMBERS)}
+    visible = [i for i in range(len(calls)) if not any(outer in whole for outer in around[i])]
+    reducing = [i for i in visible if calls[i].subsamples or calls[i].collapses]
+    outer = {other for i in reducing for other in around[i]}
+    stepping = [i for i in reducing if calls[i].subsamples and not is_global(calls[i]) and i not in outer]
+    between = before_subsampling(trace)
+    functional = {place.name for place in between.found if place.behind} | {name for name, _ in between.left}
     first = first_convolutions(trace)
     found: dict[str, Step] = {}
     left: dict[str, str] = {}
     for i in stepping:
-        call = trace.calls[i]
-        if i in outer or isinstance(call.module, LowPass):
+        call = calls[i]
+        if isinstance(call.module, LowPass) or any(name.startswith(f"{call.name}.") for name in functional):
             continue
         before = [c for c in first if c < i]
-        ends_stem = len(before) == 1 and trace.calls[before[0]].subsamples
+        ends_stem = len(before) == 1 and calls[before[0]].subsamples
         step = read(call, reads_image=not before, ends_stem=ends_stem)
         if isinstance(step, str):
             left[call.name] = step
         else:
             found.setdefault(call.name, step)
-    functional = before_subsampling(trace)
-    known = {place.name for place in functional.found if place.behind} - set(found)
-    left |= dict.fromkeys(sorted(known), FUNCTIONAL) | dict(functional.left)
+    left |= dict.fromkeys(sorted(functional - set(found)), FUNCTIONAL) | dict(between.left)
     return Steps(tuple(found.values()), tuple(left.items()))
 
 
