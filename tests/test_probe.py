@@ -90,6 +90,9 @@ def test_calls_know_what_is_around_them_and_which_tensor_they_read() -> None:
     source = {call.name: call.source for call in seen.calls}
     assert source["0"] == source["0.body.0"] == source["0.shortcut"]
     assert source["0.body.1"] != source["0"]
+    result = {call.name: call.result for call in seen.calls}
+    assert result["0.body.0"] == source["0.body.1"]
+    assert result["0.body"] == result["0.body.1"] != result["0"] == source["1"]
     assert seen.functional_dropout == (0.4,)
     assert seen.droppers == ("0",)
 
