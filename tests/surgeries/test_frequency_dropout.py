@@ -15,6 +15,7 @@ from levelhead.backbones.mlp import MLP
 from levelhead.backbones.resnet import ResNet
 from levelhead.backbones.vgg import VGG
 from levelhead.declared import Pace, Paced
+from levelhead.doctor import examine
 from levelhead.layers.frequency_dropout import FrequencyFilters, RandomFilters
 from levelhead.likelihood import Signature
 from levelhead.network import Network
@@ -165,6 +166,14 @@ def test_fresh_filters_for_every_sample_make_a_mixture_as_mc_dropout_does() -> N
     both = MCDropout(num_samples=6)(made).eval()
     assert both(x, num_samples=2).shape == (2, 3, 10)
     assert both.num_samples == 6
+
+
+@pytest.mark.parametrize("eval_mode", ["frozen", "identity", "sample"])
+def test_the_doctor_finds_nothing_wrong(eval_mode: str) -> None:
+    surgery = FrequencyDropout(eval_mode=eval_mode)
+    assert surgery.exact_at_rest is (eval_mode != "frozen")
+    found = examine(ResNet(depth=8, width=8)(IMAGES), (surgery,))
+    assert found.healthy, str(found)
 
 
 def test_samples_take_one_family_for_the_whole_network() -> None:

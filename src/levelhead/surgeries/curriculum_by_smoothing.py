@@ -58,6 +58,11 @@ class CurriculumBySmoothing:
         if self.kernel_size < 3 or self.kernel_size % 2 == 0:
             raise ValueError(f"CurriculumBySmoothing: kernel_size must be odd and at least 3, got {self.kernel_size}")
 
+    @property
+    def exact_at_rest(self) -> bool:
+        """Whether outputs are the original network's at prediction; the doctor holds it to that."""
+        return self.eval_mode == "identity"
+
     def __call__(self, network: Network) -> Network:
         """The network with a filter behind its convolutions, found by running one example."""
         sites, left = behind_convolutions(network.trace(), where=self.where, shortcuts=self.shortcuts)

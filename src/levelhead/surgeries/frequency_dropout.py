@@ -122,6 +122,11 @@ class FrequencyDropout:
         if self.anneal is not None and not 0 <= self.anneal[0] < self.anneal[1]:
             raise ValueError(f"FrequencyDropout: anneal wants epochs 0 <= first < last, got {self.anneal}")
 
+    @property
+    def exact_at_rest(self) -> bool:
+        """Whether outputs are the original network's where nothing draws; the doctor holds it to that."""
+        return self.eval_mode != "frozen"
+
     def __call__(self, network: Network) -> Network:
         """The network with filters behind its convolutions, found by running one example."""
         sites, left = behind_convolutions(network.trace(), where=self.where, shortcuts=self.shortcuts)
