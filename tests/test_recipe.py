@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from levelhead.backbones.mlp import MLP
 from levelhead.forward import Forward, Objective, Stateless
+from levelhead.network import Network
 from levelhead.posthoc.aps import APS
 from levelhead.posthoc.lac import LAC
 from levelhead.posthoc.temperature import Temperature
 from levelhead.predictor import Ensemble, Point, Predictor, predict
 from levelhead.recipe import DeepEnsemble, Recipe, rehearse
 from levelhead.samplers.sgd import SGD
+from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.tasks.stripes import stripes
 from levelhead.tasks.task import Task, TestDataLeak
 from levelhead.training import Runtime
@@ -138,3 +141,18 @@ def test_what_changes_beliefs_comes_before_what_hangs_on_them() -> None:
         replace(RECIPE, posthoc=(LAC(), Temperature())).fit(TASK, 0)
     with pytest.raises(CannotCompose, match="last"):
         replace(RECIPE, posthoc=(LAC(), APS())).fit(TASK, 0)
+
+
+def test_a_compiled_fit_is_compiled_and_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def kept(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    monkeypatch.setattr(Network, "compile", lambda self: nn.Module.compile(self, backend=kept, fullgraph=True))
+    recipe = Recipe(backbone=MLP((8,)), surgery=(BatchEnsemble(num_members=2),), sampler=SGD(epochs=1, batch_size=12))
+    plain, compiled = (recipe.fit(TASK, 0, Runtime(compile=on), rehearsed=True) for on in (False, True))
+    assert graphs
+    assert_close(compiled(X).logits, plain(X).logits)
