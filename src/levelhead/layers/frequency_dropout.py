@@ -116,7 +116,7 @@ class SampledFrequencyFilters(RandomFilters, Stochastic):
         if self.leads or len(self.shared.seeds) != blocks:
             self.shared.seeds = torch.randint(SEEDS, (blocks,)).tolist()
         pieces = x.unflatten(0, (blocks, -1)).unbind(0)
-        kernels = (self.kernels(seed).to(x) for seed in self.shared.seeds)
+        kernels = (self.kernels(seed).to(x.dtype).to(x.device, non_blocking=True) for seed in self.shared.seeds)
         return torch.cat([self.filtered(z, kernel) for z, kernel in zip(pieces, kernels, strict=True)])
 
 

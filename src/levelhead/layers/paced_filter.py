@@ -42,7 +42,7 @@ class PacedFilter(Paced):
               compiled networks would be compiled again for every pattern of layers.
         """
         self.idle = idle
-        self.kernel.copy_(kernels)
+        self.kernel.copy_(kernels.to(self.kernel.dtype), non_blocking=True)
         self.known = known
 
     def forward(self, x: Float[Tensor, "rows channel h w"]) -> Float[Tensor, "rows channel h w"]:
