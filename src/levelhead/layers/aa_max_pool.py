@@ -48,7 +48,8 @@ class AAMaxPool2d(LowPass):
         self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
         self.taps, self.margin, self.level = taps, margin, level
         self.dense = UP * (kernel_size - 1) + 1
-        self.before, self.behind = bank(1 / (2 * self.dense), taps), bank(1 / (4 * stride), taps)
+        # a window of one pixel is no maximum, and interpolation alone wants the band of the map
+        self.before, self.behind = bank(min(1 / (2 * self.dense), 1 / 4), taps), bank(1 / (4 * stride), taps)
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch channel g v"]:
         """As large as what the pooling returns."""
