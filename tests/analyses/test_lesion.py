@@ -1,5 +1,7 @@
 """Lesions: what is left without a unit, and that everything comes back to the last bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -103,7 +105,7 @@ def test_a_study_gives_the_change_of_the_score(network, x):
 
 
 def test_networks_without_units_are_refused_with_what_else_there_is():
-    signature = SIGNATURE._replace(input_shape=(1, 16, 16))
+    signature = replace(SIGNATURE, input_shape=(1, 16, 16))
     with pytest.raises(CannotCompose, match="mode='identity'"):
         units(LeNet()(signature), torch.rand(2, 1, 16, 16))
     with pytest.raises(ValueError, match="mode must be one of"):

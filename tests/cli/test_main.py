@@ -12,7 +12,7 @@ from PIL import Image
 from levelhead.cli.main import main
 from levelhead.studies.store import find_cells, read_records, read_status
 
-VERBS = ("compare", "fit", "predict", "evaluate", "select", "report", "doctor", "list", "cite")
+VERBS = ("compare", "fit", "predict", "evaluate", "select", "report", "diagnose", "doctor", "list", "cite")
 TINY = ("stripes", "--backbone", "mlp(hidden=(8,))", "--set", "sampler.epochs=2", "--workers", "1")
 
 
@@ -303,3 +303,36 @@ def _path(text):
     from pathlib import Path
 
     return Path(text)
+
+
+def test_diagnose_writes_a_page_and_is_quick_the_second_time(run, tmp_path):
+    tiny = ("stripes", "--backbone", "resnet(depth=8, width=4)", "--set", "sampler.epochs=1", "--workers", "1")
+    code, out, _ = run("fit", "plain", *tiny, "--json")
+    assert code == 0
+    folder = json.loads(out)["predictors"][0].removesuffix("/predictor")
+    words = ("diagnose", folder, "--only", "aliasing,fourier_profile(limit=20)")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert out.strip() == f"{folder}/diagnosis.html"
+    page = (tmp_path / out.strip()).read_text()
+    assert "Frequencies by depth" in page
+    assert "Moved images" not in page
+    before = (tmp_path / folder / "records.parquet").stat().st_mtime_ns
+    said = json.loads(run(*words, "--json")[1])
+    assert (tmp_path / folder / "records.parquet").stat().st_mtime_ns == before
+    assert {record["evaluation"] for record in said["runs"][0]["records"]} == {"aliasing", "fourier_profile"}
+    assert read_status(tmp_path / folder).suites
+
+
+def test_diagnose_refuses_what_it_cannot_look_into(run, fitted, tmp_path):
+    code, _, err = run("diagnose", fitted, "--only", "aliasing,lesion_study")
+    assert code == 2
+    assert "no analysis says anything about these runs" in err
+    assert "aliasing: no layer of this network steps over pixels" in err
+    code, _, err = run("diagnose", fitted, "--only", "clean")
+    assert code == 2
+    assert "there is no analysis 'clean'; there are fourier_profile" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("diagnose", "empty")
+    assert code == 2
+    assert "empty holds no finished run folder" in err

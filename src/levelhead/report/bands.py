@@ -2,13 +2,16 @@
 
 from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, end_labels, figure, frame, polyline, svg, whisker
-from levelhead.report.markup import Markup, el
+from levelhead.report.markup import Markup, join
+from levelhead.report.readings import reading
 from levelhead.report.scale import Scale, around
 from levelhead.report.words import Metric, metric, unit
 
 SIZE = (340.0, 250.0)
 SUITE, CLEAN = "band_noise", "clean"
 CHANGE = Metric("Change of accuracy", "from the clean images, in points", 1, 100.0, " points")
+
+KNOWN = "Networks of convolutions are known to lose most at high frequencies, transformers at low ones."
 
 Curve = list[tuple[float, Estimate]]  # frequency and value
 
@@ -29,8 +32,9 @@ def bands(evidence: Evidence) -> Markup | None:
         "Bars are one standard error."
     )
     shown = [c.series for c in evidence.done if curve(c, "accuracy_change")]
-    made = figure(panels, caption=caption, of=shown, numbers=Markup("".join(tables)))
-    return Markup(el("p", _reading(evidence), class_="reading") + made)
+    made = figure(panels, caption=caption, of=shown, numbers=join(tables))
+    told = [(c.series, _worst(points)) for c in evidence.done if (points := curve(c, "accuracy_change"))]
+    return join(reading(told, known=KNOWN), made)
 
 
 def curve(contender: Contender, name: str) -> Curve:
@@ -45,17 +49,9 @@ def curve(contender: Contender, name: str) -> Curve:
     return found
 
 
-def _reading(evidence: Evidence) -> str:
-    told = []
-    for contender in evidence.done:
-        points = curve(contender, "accuracy_change")
-        if points:
-            frequency, worst = min(points, key=lambda point: point[1].mean)
-            who = "This network" if len(evidence.done) == 1 else f"{contender.series.number}"
-            told.append(f"{who} loses most at {frequency:g} π ({CHANGE.write(worst.mean)})")
-    return (
-        "; ".join(told) + ". Networks of convolutions are known to lose most at high frequencies, transformers at low."
-    )
+def _worst(points: Curve) -> str:
+    frequency, change = min(points, key=lambda point: point[1].mean)
+    return f"loses most at {frequency:g} π ({CHANGE.write(change.mean)})."
 
 
 def _panel(slug: str, what: Metric, curves: dict[Series, Curve]) -> Markup:

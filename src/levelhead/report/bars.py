@@ -7,12 +7,13 @@ from levelhead.report.depth import by_depth
 from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, figure, named, scrolling, svg
 from levelhead.report.markup import Markup, el, join, number
+from levelhead.report.readings import reading
 from levelhead.report.scale import Scale, around, tick_text
 from levelhead.report.words import Metric, metric
 
 WIDTH, ROW = 340.0, 18.0
-LABELS = 118.0  # room for names, left of the bars
-LETTERS = 19  # of a name that fits there
+LABELS = 136.0  # room for names, left of the bars
+LETTERS = 22  # of a name that fits there
 LESION, ALIASING, CONSISTENCY = "lesion_study", "aliasing", "shift_consistency"
 CHANGE = Metric("Change of accuracy", "without the block, in points", 1, 100.0, " points")
 FOLDED = Metric("Relative aliasing", "aliased part over the low frequencies that should be there", 3)
@@ -39,8 +40,8 @@ def lesions(evidence: Evidence) -> Markup | None:
     told = []
     for contender, bars in found.items():
         worst = min(bars, key=lambda bar: bar.estimate.mean)
-        told.append(f"{_who(evidence, contender)} needs {worst.name} most ({CHANGE.write(worst.estimate.mean)})")
-    return _section(evidence, "lesion", CHANGE, found, caption, "; ".join(told) + ".")
+        told.append((contender.series, f"needs {worst.name} most ({CHANGE.write(worst.estimate.mean)})."))
+    return join(reading(told), _bars(evidence, "lesion", CHANGE, found, caption))
 
 
 def aliasing(evidence: Evidence) -> Markup | None:
@@ -55,8 +56,8 @@ def aliasing(evidence: Evidence) -> Markup | None:
     told = []
     for contender, bars in found.items():
         worst = max(bars, key=lambda bar: bar.estimate.mean)
-        told.append(f"{_who(evidence, contender)} aliases most at {worst.name} ({FOLDED.write(worst.estimate.mean)})")
-    return _section(evidence, "aliasing", FOLDED, found, caption, "; ".join(told) + ".")
+        told.append((contender.series, f"aliases most at {worst.name} ({FOLDED.write(worst.estimate.mean)})."))
+    return join(reading(told), _bars(evidence, "aliasing", FOLDED, found, caption))
 
 
 def consistency(evidence: Evidence) -> Markup | None:
@@ -65,9 +66,7 @@ def consistency(evidence: Evidence) -> Markup | None:
     found = [(contender, estimate) for contender, estimate in known if estimate is not None]
     if not found:
         return None
-    best, share = max(found, key=lambda pair: pair[1].mean)
-    who = _who(evidence, best)
-    text = f"{who} gives the same answer to {SAME.write(share.mean)} of the pairs of moved views of one image."
+    told = [(c.series, f"says the same of {SAME.write(e.mean)} of the pairs of moved views.") for c, e in found]
     rows = []
     for contender, estimate in found:
         moved = contender.estimate("moved_accuracy", CONSISTENCY)
@@ -78,7 +77,7 @@ def consistency(evidence: Evidence) -> Markup | None:
     head = el("tr", (el("th", text, scope="col") for text in heads))
     caption = el("caption", "Images moved at random by whole pixels, pairs of views compared; ± one standard error.")
     table = el("table", caption, el("thead", head), el("tbody", rows), class_="plain")
-    return join(el("p", text, class_="reading"), scrolling(table, label="Consistency of moved images"))
+    return join(reading(told), scrolling(table, label="Consistency of moved images"))
 
 
 def _by_contender(evidence: Evidence, evaluation: str, name: str) -> dict[Contender, list[Bar]]:
@@ -96,17 +95,12 @@ def _whole(kind: str, name: str) -> str:
     return kind if kind == name else f"{kind} {name}"
 
 
-def _who(evidence: Evidence, contender: Contender) -> str:
-    return "This network" if len(evidence.done) == 1 else str(contender.series.number)
-
-
-def _section(
+def _bars(
     evidence: Evidence,
     slug: str,
     what: Metric,
     found: dict[Contender, list[Bar]],
     caption: str,
-    reading: str,
 ) -> Markup:
     reach = [edge * what.factor for bars in found.values() for bar in bars for edge in bar.estimate.band]
     low, high = around(reach, include=[0.0])
@@ -117,7 +111,7 @@ def _section(
         panels.append((named(series), _panel(f"{slug}-{evidence.slug}-{series.number}", series, what, bars, limits)))
         rows += [(series.name, bar.name, what.write_estimate(bar.estimate)) for bar in bars]
     table = Table(("Recipe", "Where", what.name), tuple(rows)).markup(f"{what.name} ± standard error")
-    return join(el("p", reading, class_="reading"), figure(panels, caption=caption, numbers=table))
+    return figure(panels, caption=caption, numbers=table)
 
 
 def _panel(slug: str, series: Series, what: Metric, bars: Sequence[Bar], limits: tuple[float, float]) -> Markup:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from levelhead.report.evidence import Contender, Estimate, Evidence
 from levelhead.report.figure import Series, Table, end_labels, figure, frame, polyline, svg, whisker
 from levelhead.report.markup import Markup, el, join
+from levelhead.report.readings import reading
 from levelhead.report.scale import Scale, around, around_log
 from levelhead.report.words import Metric, listed
 
@@ -63,18 +64,17 @@ def fourier(evidence: Evidence) -> Markup | None:
         "stem and full at the end. Bars are one standard error over seeds."
     )
     made = figure(panels, caption=caption, of=list(last), numbers=_table("Highest frequency by block", AMPLITUDE, last))
-    return join(el("p", reading(evidence), class_="reading"), made)
+    told = [(c.series, _frequencies(c)) for c in evidence.done if c.series in last]
+    return join(reading(told), made)
 
 
-def reading(evidence: Evidence) -> Markup | str:
+def _frequencies(contender: Contender) -> str:
     """What the profile does across blocks of each kind, in words."""
-    told = []
-    for contender in evidence.done:
-        changes = {kind: contender.estimate(f"change_across_{kind}", FOURIER, NETWORK) for kind in KINDS}
-        moves = [f"{_way(e.mean)} across {WORDS[kind]}" for kind, e in changes.items() if e is not None]
-        if moves:
-            told.append(f"{_who(evidence, contender)} the high frequencies {listed(moves)}{_against(changes)}")
-    return "; ".join(told).capitalize() + "." if told else "No two blocks in a row have maps of one size."
+    changes = {kind: contender.estimate(f"change_across_{kind}", FOURIER, NETWORK) for kind in KINDS}
+    moves = [f"{_way(e.mean)} across {WORDS[kind]}" for kind, e in changes.items() if e is not None]
+    if not moves:
+        return "no two blocks in a row have maps of one size."
+    return f"high frequencies {listed(moves)}{_against(changes)}."
 
 
 def _way(change: float) -> str:
@@ -98,10 +98,6 @@ def _against(changes: dict[str, Estimate | None]) -> str:
     )
 
 
-def _who(evidence: Evidence, contender: Contender) -> str:
-    return "in this network" if len(evidence.done) == 1 else f"in {contender.series.number}"
-
-
 def variance(evidence: Evidence) -> Markup | None:
     """The section about variances."""
     panels, tables, curves = [], [], {}
@@ -122,20 +118,16 @@ def variance(evidence: Evidence) -> Markup | None:
     )
     shown = [c.series for c in evidence.done if any(c.series in found for found in curves.values())]
     made = figure(panels, caption=caption, of=shown, numbers=join(tables))
-    return join(el("p", _variance_reading(evidence, curves.get("spatial_variance", {})), class_="reading"), made)
+    spatial = curves.get("spatial_variance", {})
+    return join(reading([(series, _growth(depths)) for series, depths in spatial.items()]), made)
 
 
-def _variance_reading(evidence: Evidence, found: dict[Series, list[Depth]]) -> str:
-    told = []
-    for contender in evidence.done:
-        depths = [d for d in found.get(contender.series, []) if d.estimate.mean > 0]
-        if len(depths) < 2:
-            continue
-        ratio = depths[-1].estimate.mean / depths[0].estimate.mean
-        way = f"{ratio:.2g} times what" if ratio >= 0.01 else f"1/{1 / ratio:.0f} of what"
-        told.append(f"{_who(evidence, contender)} the last block's maps vary {way} the stem's do")
-    text = "; ".join(told)
-    return f"{text[:1].upper()}{text[1:]}." if text else "No two blocks can be compared."
+def _growth(depths: Sequence[Depth]) -> str:
+    """How the variance at the end compares with that at the stem, in words."""
+    first, last = (depths[place].estimate.mean for place in (0, -1))
+    if len(depths) < 2 or first <= 0:
+        return "the stem's maps do not vary."
+    return f"the last block's maps vary {last / first:.2g} times as much as the stem's."
 
 
 def _panel(slug: str, what: Metric, curves: dict[Series, list[Depth]], *, log: bool = False) -> Markup:
