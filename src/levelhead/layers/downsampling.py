@@ -97,7 +97,8 @@ def steps_over_pixels(trace: Trace) -> Steps:
     left: dict[str, str] = {}
     for i in stepping:
         call = calls[i]
-        if isinstance(call.module, LowPass) or any(name.startswith(f"{call.name}.") for name in functional):
+        filtered = any(isinstance(calls[j].module, LowPass) for j in (*around[i], i))
+        if filtered or any(name.startswith(f"{call.name}.") for name in functional):
             continue
         before = [c for c in first if c < i]
         ends_stem = len(before) == 1 and calls[before[0]].subsamples
