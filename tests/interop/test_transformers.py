@@ -86,9 +86,9 @@ def test_vit(head: str, pool: str) -> None:
     )
     held = theirs.state_dict()
     weights = renamed(held, {"patch_embed.proj": "stem", "norm": "norm", "head": "head"})
-    weights["tokens.positions.table"] = held["pos_embed"]
+    weights["tokens.positions.table.weight"] = held["pos_embed"]
     if head == "cls":
-        weights["tokens.class_token.token"] = held["cls_token"]
+        weights["tokens.class_token.token.weight"] = held["cls_token"]
     for i in range(3):
         weights |= block_weights(held, f"blocks.{i}", f"stage1.{i}")
     same(ViT(patch=8, depth=3, qkv_bias=True, head=head)(signature(48)), theirs, weights, 48)
@@ -98,8 +98,8 @@ def test_pit() -> None:
     theirs = shaken(timm.create_model("pit_ti_224", img_size=80, num_classes=10))
     held = theirs.state_dict()
     weights = renamed(held, {"patch_embed.conv": "stem", "norm": "norm", "head": "head"})
-    weights["tokens.positions.table"] = held["pos_embed"].flatten(2).mT
-    weights["tokens.class_token.token"] = held["cls_token"]
+    weights["tokens.positions.table.weight"] = held["pos_embed"].flatten(2).mT
+    weights["tokens.class_token.token.weight"] = held["cls_token"]
     for i, depth in enumerate((2, 6, 4)):
         pool = {f"transformers.{i}.pool.conv": f"pool{i}.conv", f"transformers.{i}.pool.fc": f"pool{i}.linear"}
         weights |= renamed(held, pool)

@@ -20,13 +20,13 @@ def test_tokens_and_back() -> None:
     token = ClassToken(5)
     more = token(ToTokens()(x))
     assert torch.equal(ToMap((3, 4), prefix=1)(more), x)
-    assert torch.equal(FirstToken()(more), token.token.expand(2, 5))
+    assert torch.equal(FirstToken()(more), token.token.weight.expand(2, 5))
 
 
 def test_positions_are_added() -> None:
     positions = Positions(12, 5)
-    assert torch.equal(positions(torch.zeros(2, 12, 5)), positions.table.expand(2, 12, 5))
-    assert 0.01 < positions.table.std() < 0.03
+    assert torch.equal(positions(torch.zeros(2, 12, 5)), positions.table.weight.expand(2, 12, 5))
+    assert 0.01 < positions.table.weight.std() < 0.03
 
 
 def test_attention_is_torchs() -> None:

@@ -1,20 +1,17 @@
 """How PiT goes from many narrow tokens to few wide ones."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.layers.tokens import FirstToken, ToMap, ToTokens
+from levelhead.layers.tokens import Prepend, ToMap, ToTokens
 
 
-class Prepend(nn.Module):
-    """A token in front of others."""
+class First(nn.Module):
+    """The first token, as a sequence of one."""
 
-    def forward(
-        self, first: Float[Tensor, "batch dim"], rest: Float[Tensor, "batch token dim"]
-    ) -> Float[Tensor, "batch more dim"]:
-        """One token more."""
-        return torch.cat([first[:, None], rest], dim=1)
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch 1 dim"]:
+        """The first token."""
+        return x[:, :1]
 
 
 class TokenPool(nn.Module):
@@ -33,7 +30,7 @@ class TokenPool(nn.Module):
         self.conv = nn.Conv2d(dim, out, 3, stride=2, padding=1, groups=dim)
         self.tokens = ToTokens()
         if prefix:
-            self.first = FirstToken()
+            self.first = First()
             self.linear = nn.Linear(dim, out)
             self.prepend = Prepend()
         self.prefix = prefix

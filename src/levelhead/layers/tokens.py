@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from levelhead.layers.drop_path import DropPath
@@ -51,29 +51,63 @@ class ToMap(nn.Module):
         return f"grid={self.grid}, prefix={self.prefix}"
 
 
+class Enumerate(nn.Module):
+    """For every row the numbers 0, 1, ..., `count` - 1, with which an embedding gives each row its own copy.
+
+    So the embedding's curvature is known (`curvature.uses`), and so is what each row does to it.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Int[Tensor, "batch count"]:
+        """The numbers."""
+        return torch.arange(self.count, device=x.device).expand(len(x), -1)
+
+
+class Prepend(nn.Module):
+    """Tokens in front of others."""
+
+    def forward(
+        self, first: Float[Tensor, "batch some dim"], rest: Float[Tensor, "batch token dim"]
+    ) -> Float[Tensor, "batch more dim"]:
+        """All of them."""
+        return torch.cat([first.to(rest.dtype), rest], dim=1)
+
+
+def table(count: int, dim: int) -> nn.Embedding:
+    """`count` learnt vectors from Normal(0, 0.02^2)."""
+    made = nn.Embedding(count, dim)
+    nn.init.normal_(made.weight, std=0.02)
+    return made
+
+
 class ClassToken(nn.Module):
-    """A learnt token in front of the others, from Normal(0, 0.02^2)."""
+    """A learnt token in front of the others."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(0.02 * torch.randn(dim))
+        self.number = Enumerate(1)
+        self.token = table(1, dim)
+        self.prepend = Prepend()
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch more dim"]:
         """One token more."""
-        first = self.token.to(x.dtype).expand(len(x), 1, -1)
-        return torch.cat([first, x], dim=1)
+        return self.prepend(self.token(self.number(x)), x)
 
 
 class Positions(nn.Module):
-    """x + P, P a learnt vector for every token, from Normal(0, 0.02^2)."""
+    """x + P, P a learnt vector for every token."""
 
     def __init__(self, tokens: int, dim: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(0.02 * torch.randn(tokens, dim))
+        self.number = Enumerate(tokens)
+        self.table = table(tokens, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Tokens that know where they are."""
-        return x + self.table.to(x.dtype)
+        return x + self.table(self.number(x))
 
 
 class FirstToken(nn.Module):

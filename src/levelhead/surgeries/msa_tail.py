@@ -24,6 +24,9 @@ NO_ROOM = (
     "one stays a convolution, and of the others every second one is replaced. Put a smaller number there"
 )
 OWNED = "MSATail replaces {name} and with it its {kind}: put msa_tail before the surgery that put it there"
+TWICE = (
+    "MSATail would replace {name}, which is an MSA block: put all of them into the msa of one msa_tail (or alter_net)"
+)
 FROZEN = "MSATail replaces {name}, whose weights are frozen: leave freezing to blocks that stay, or choose another msa"
 
 
@@ -129,7 +132,9 @@ class MSATail:
 
 
 def check_replaceable(unit: Unit) -> None:
-    """Raise CannotCompose for a block that holds another surgery's layers, or frozen weights."""
+    """Raise CannotCompose for a block of attention, or one that holds another surgery's layers or frozen weights."""
+    if isinstance(unit.module, MSABlock):
+        raise CannotCompose(TWICE.format(name=unit.name))
     for module in unit.module.modules():
         if isinstance(module, Declared):
             raise CannotCompose(OWNED.format(name=unit.name, kind=type(module).__name__))
