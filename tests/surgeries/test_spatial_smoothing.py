@@ -155,11 +155,17 @@ def dropping(network: Network) -> Network:
     return network
 
 
+def images(count: int) -> Tensor:
+    """Smooth pictures under a little noise."""
+    coarse = torch.randn(count, 3, 8, 8)
+    smooth = F.interpolate(coarse, size=32, mode="bilinear")
+    return (0.5 + 0.2 * smooth + 0.02 * torch.randn(count, 3, 32, 32)).clamp(0, 1)
+
+
 def test_features_get_stable_and_smooth_without_training() -> None:
     """Share of the variance that comes from dropout masks, and the highest diagonal frequency."""
     torch.manual_seed(1)
-    coarse = torch.randn(32, 3, 8, 8)
-    x = (0.5 + 0.2 * F.interpolate(coarse, size=32, mode="bilinear") + 0.02 * torch.randn(32, 3, 32, 32)).clamp(0, 1)
+    x = images(32)
     plain = ResNet(depth=8)(IMAGES).train()
     smoothed = SpatialSmoothing()(plain).train()
     measured = []
@@ -238,3 +244,34 @@ def test_dropout_of_rate_zero_and_the_mean_over_draws() -> None:
     assert not torch.equal(belief.logits[0], belief.logits[1])
     y = torch.randint(10, (6,))
     assert (-belief.log_prob(y)).mean() <= -belief.member_log_prob(y).mean()
+
+
+def pooled_maps(network: Network, x: Tensor) -> list[Tensor]:
+    """What each stage's pool of a VGG reads, one draw of the dropout masks."""
+    seen: list[Tensor] = []
+    pools = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
+    hooks = [pool.register_forward_pre_hook(lambda module, args: seen.append(args[0])) for pool in pools]
+    network(x, num_samples=1)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_of_dropout_behind_activations_smoothing_averages_the_masks() -> None:
+    """VGG drops behind its activations and smooths before its pools: every stage's share of mask variance falls."""
+    torch.manual_seed(2)
+    x, shares = images(16), []
+    for smoothing in (False, True):
+        torch.manual_seed(3)
+        network = MCDropout(p=0.3, where="activations")(VGG(width=8)(IMAGES))
+        network = (SpatialSmoothing()(network) if smoothing else network).train()
+        for _ in range(8):
+            network(x)  # BatchNorm statistics
+        network.eval()
+        with torch.no_grad():
+            passes = [torch.stack(stage) for stage in zip(*(pooled_maps(network, x) for _ in range(10)), strict=True)]
+        shares.append([float(stage.var(0).mean() / stage.var()) for stage in passes[:4]])  # the fifth has 2 x 2 pixels
+    plain, smoothed = shares
+    limits = (0.5, 0.6, 0.75, 0.75)  # deeper maps are small, and half of their points have zeros for neighbours
+    for before, after, limit in zip(plain, smoothed, limits, strict=True):
+        assert after < limit * before, shares
