@@ -329,6 +329,7 @@ def test_diagnose_refuses_what_it_cannot_look_into(run, fitted, tmp_path):
     assert code == 2
     assert "no analysis says anything about these runs" in err
     assert "aliasing: no layer of this network steps over pixels" in err
+    assert "lesion_study: this network has no blocks" in err
     code, _, err = run("diagnose", fitted, "--only", "clean")
     assert code == 2
     assert "there is no analysis 'clean'; there are fourier_profile" in err

@@ -63,8 +63,8 @@ def blocks(module: nn.Module, x: Float[Tensor, "batch channel h w"]) -> tuple[Bl
     found = _residual(module, x[:2]) or _plain(module, x[:2])
     if not found:
         raise CannotCompose(
-            f"{_what(module)} has no blocks that return maps (channel, height, width) or tokens: this analysis reads "
-            "images through convolutions or attention"
+            "this network has no blocks that return maps (channel, height, width) or tokens: it reads no image through "
+            "convolutions or attention"
         )
     return found
 
@@ -212,7 +212,3 @@ def _reads(call: Call) -> bool:
     """Whether a block before it ends here."""
     stops = isinstance(call.module, CONVOLUTIONS) or len(call.output_shape) != 4
     return stops or call.subsamples or call.collapses
-
-
-def _what(module: nn.Module) -> str:
-    return " and ".join(dict.fromkeys(type(root).__name__ for root in roots(module)))

@@ -78,16 +78,25 @@ def diagnose_runs(
     if as_json:
         print_json({"report": page, "runs": [as_data(one) for one in found]})
     else:
-        for one in found:
-            for name, why in one.left_out.items():
-                err().print(f"{one.folder}: no {name}: {why}", style="yellow", markup=False)
+        for why, names in reasons_of(found).items():
+            err().print(f"left out {', '.join(names)}: {why}", style="yellow", markup=False)
         print(page)
 
 
 def nothing(found: list[Diagnosed]) -> str:
     """What to say where no analysis says anything."""
-    reasons = dict.fromkeys(f"{name}: {why}" for one in found for name, why in one.left_out.items())
+    reasons = [f"{', '.join(names)}: {why}" for why, names in reasons_of(found).items()]
     return "\n  ".join(["no analysis says anything about these runs.", *reasons])
+
+
+def reasons_of(found: list[Diagnosed]) -> dict[str, list[str]]:
+    """The analyses that say nothing about some run, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for one in found:
+        for name, why in one.left_out.items():
+            names = reasons.setdefault(why, [])
+            names += [name] if name not in names else []
+    return reasons
 
 
 def _finished(cell: Path) -> bool:
