@@ -6,6 +6,7 @@ from backbones.count import num_parameters
 from torch import nn
 from torch.testing import assert_close
 
+from levelhead.backbones.alter_net import AlterNet
 from levelhead.backbones.pit import PiT
 from levelhead.backbones.swin import Swin
 from levelhead.backbones.vit import ViT
@@ -14,6 +15,9 @@ from levelhead.layers.drop_path import DropPath
 from levelhead.layers.tokens import Residual
 from levelhead.layers.windows import RelativeBias
 from levelhead.likelihood import Signature
+from levelhead.recipe import Recipe
+from levelhead.samplers.adamw import AdamW
+from levelhead.tasks.stripes import stripes
 
 COLOUR, LARGE = (3, 32, 32), (3, 224, 224)
 TINY_VIT = ViT(patch=8, depth=2, heads=2, dim_head=4)
@@ -65,6 +69,23 @@ def test_swin_shifts_every_other_block_but_not_whole_maps() -> None:
     with torch.device("meta"):
         biases = network(Signature(COLOUR, 10)).layers(RelativeBias)
     assert [tuple(bias.windows) for bias in biases] == [(4, 0), (4, 2)] * 3 + [(4, 0), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AlterNet(depth=18, width=4, msa=(0, 0, 1, 1)),
+        ViT(patch=4, depth=2, heads=2, dim_head=8),
+        PiT(patch=4, stride=4, depth=(1, 1), heads=(2, 4), dim_head=8),
+        Swin(patch=2, depth=(2, 2), heads=(1, 2), dim_head=8),
+    ],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_they_learn(spec) -> None:
+    task = stripes(n=96, size=16)
+    predictor = Recipe(backbone=spec, sampler=AdamW(epochs=12, batch_size=16, lr=5e-3)).fit(task, seed=0)
+    labels = predictor(task.test.x / 255).probs.argmax(-1)
+    assert (labels == task.test.y).double().mean() > 0.8  # of three kinds
 
 
 @pytest.mark.parametrize("spec", [ViT, PiT])
