@@ -95,12 +95,12 @@ class BlurPool:
 
     def reason(self, step: Step) -> str:
         """Why a step is left; empty where it is not."""
+        if step.is_patches:
+            return PATCHES
         if not self.stem and step.reads_image:
             return STEM
         if not (self.convolutions if step.convolves else self.pools):
             return KIND.format(kind=step.kind, field="convolutions" if step.convolves else "pools")
-        if step.is_patches:
-            return PATCHES
         if step.kind == "average" and max(step.kernel) > self.taps:
             return WIDE.format(kernel=step.kernel, taps=self.taps)
         return ""
