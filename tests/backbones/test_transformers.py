@@ -76,7 +76,7 @@ def test_swin_shifts_every_other_block_but_not_whole_maps() -> None:
     [
         AlterNet(depth=18, width=4, msa=(0, 0, 1, 1)),
         ViT(patch=4, depth=2, heads=2, dim_head=8),
-        PiT(patch=4, stride=4, depth=(1, 1), heads=(2, 4), dim_head=8),
+        PiT(patch=4, stride=2, depth=(1, 1), heads=(2, 4), dim_head=8),
         Swin(patch=2, depth=(2, 2), heads=(1, 2), dim_head=8),
     ],
     ids=lambda spec: type(spec).__name__,
