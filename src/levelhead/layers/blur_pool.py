@@ -1,7 +1,9 @@
 """BlurPool: a binomial filter before the step over pixels, so that what the coarser map cannot hold is mostly gone.
 
 As in `flc_pool` the filter, its padding and the step are one small matrix an axis, up to DENSE pixels a side; larger
-maps go through a depthwise convolution.
+maps go through a depthwise convolution. Processor time of forward and backward, one thread, channels-last, milliseconds
+by matrices / by padding and convolution: (64, 64, 56, 56) 52 / 64, (64, 64, 32, 32) 9 / 18, (32, 32, 80, 80) 22 / 25,
+(32, 64, 112, 112) 173 / 159.
 """
 
 import math
@@ -19,7 +21,7 @@ from levelhead.layers.downsampling import Pair, pair, steps_of
 
 MOST_TAPS = 7
 PADDINGS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant", "circular": "circular"}
-DENSE = 64
+DENSE = 96
 
 
 def binomial(taps: int) -> list[float]:

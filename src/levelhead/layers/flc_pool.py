@@ -5,9 +5,9 @@ width: y = Re(A x B^T) = Re A x Re B^T - Im A x Im B^T. Padding, windows and the
 second term is zero where the number of kept frequencies is odd, and of rank one where it is even and there is no
 window: a row more in each matrix.
 
-Measured on CPU, one thread, forward and backward in the crop's literal form (fft2, shift, crop, shift, ifft2, real) /
-with rfft2 / with matrices, milliseconds: maps (64, 64, 56, 56) 1100 / 280 / 72, (64, 64, 32, 32) 200 / 70 / 13,
-(64, 256, 14, 14) 100 / 53 / 5, (16, 64, 112, 112) 600 / 190 / 75. Matrices are "auto" up to DENSE pixels a side.
+Processor time of forward and backward on one CPU thread, in milliseconds, for the crop's literal form (fft2, shift, crop,
+shift, ifft2, real) / a real FFT / matrices: maps (64, 64, 56, 56) 1100 / 280 / 72, (64, 64, 32, 32) 200 / 70 / 13,
+(32, 64, 112, 112) - / 860 / 185, (16, 16, 160, 160) - / 131 / 38. Matrices are "auto" up to DENSE pixels a side.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ PADS = (None, "reflect", "one", "double")
 WINDOWS = (None, "hamming")
 IMPLEMENTATIONS = ("auto", "matrix", "fft")
 LEGACY = (None, "abs", "gain4")
-DENSE = 256
+DENSE = 512
 CACHED = 256
 TINY = 1e-12
 
