@@ -2,9 +2,9 @@
 
 Forward and backward of one layer on the three maps that a ResNet-18 steps over, 64 images, one thread: "imagenet" maps
 are 64 x 56 x 56, 128 x 28 x 28 and 256 x 14 x 14, "cifar" maps 64 x 32 x 32, 128 x 16 x 16 and 256 x 8 x 8. Ours are
-laid out channels-last, as in all our networks; the rival runs in both layouts. Then a training step (forward, backward, SGD)
-of a ResNet-18 on 16 images of 32 x 32 after a surgery, beside the same network without: the ratio less 1 is what the
-surgery costs.
+laid out channels-last, as in all our networks; the rival runs in both layouts. Then a training step (forward, backward,
+SGD) of a ResNet-18 on 16 images of 32 x 32 after a surgery, beside the same network without: the ratio less 1 is what
+the surgery costs.
 """
 
 from collections.abc import Callable, Iterator, Sequence

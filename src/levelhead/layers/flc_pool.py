@@ -5,9 +5,9 @@ width: y = Re(A x B^T) = Re A x Re B^T - Im A x Im B^T. Padding, windows and the
 second term is zero where the number of kept frequencies is odd, and of rank one where it is even and there is no
 window: a row more in each matrix.
 
-Processor time of forward and backward on one CPU thread, in milliseconds, for the crop's literal form (fft2, shift, crop,
-shift, ifft2, real) / a real FFT / matrices: maps (64, 64, 56, 56) 1100 / 280 / 72, (64, 64, 32, 32) 200 / 70 / 13,
-(32, 64, 112, 112) - / 860 / 185, (16, 16, 160, 160) - / 131 / 38. Matrices are "auto" up to DENSE pixels a side.
+Processor time of forward and backward on one CPU thread, in milliseconds, for the crop's literal form (fft2, shift,
+crop, shift, ifft2, real) / a real FFT / matrices: maps (64, 64, 56, 56) 1100 / 280 / 72, (64, 64, 32, 32) 200 / 70 /
+13, (32, 64, 112, 112) - / 860 / 185, (16, 16, 160, 160) - / 131 / 38. Matrices are "auto" up to DENSE pixels a side.
 """
 
 from functools import lru_cache
