@@ -17,7 +17,10 @@ from levelhead.evaluations.shift_consistency import ShiftConsistency
 from levelhead.layers.normalise import Normalise
 from levelhead.network import Network
 from levelhead.predictor import Point
+from levelhead.surgeries.batch_ensemble import BatchEnsemble
+from levelhead.surgeries.hyper_batch import HyperBatch
 from levelhead.surgeries.mc_dropout import MCDropout
+from levelhead.surgeries.spectral_norm import SpectralNorm
 from levelhead.tasks.cubic import cubic
 from levelhead.tasks.stripes import stripes
 
@@ -73,6 +76,15 @@ def test_layers_are_measured_as_by_the_function(predictor):
     for place, (name, layer) in enumerate(by_hand.items(), start=1):
         assert found[name, place, "aliasing"] == pytest.approx(layer.absolute)
         assert found[name, place, "relative_aliasing"] == pytest.approx(layer.relative)
+
+
+@pytest.mark.parametrize("surgery", [SpectralNorm(), HyperBatch(num_members=2), BatchEnsemble(num_members=2)], ids=repr)
+def test_layers_that_make_their_weights_are_measured_too(predictor, surgery):
+    """Bounded, conditional and members' convolutions: blocks are still of convolutions, steps are still steps."""
+    changed = Point(surgery(ResNet(depth=8, width=4)(TASK.signature)))
+    kinds = {data.partition(" ")[0] for data, place, _ in told(FourierProfile(), changed) if place}
+    assert kinds == {"stem", "convolution"}
+    assert len({data for data, _, _ in told(Aliasing(), changed)}) == 4
 
 
 def test_what_sees_no_place_is_consistent_and_what_answers_one_thing_too():

@@ -1,6 +1,5 @@
 """How much of what a downsampled map holds is aliased: its spectrum beside the low frequencies of the map before."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -8,10 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from levelhead.analyses.running import roots
 from levelhead.network import Network
 from levelhead.probe import Call, Trace, evaluating, trace
+
+ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")  # of torch.conv2d
 
 
 class Aliasing(NamedTuple):
@@ -86,6 +88,7 @@ class Strided:
     def __init__(
         self, module: nn.Module, example: Float[Tensor, "two channel h w"], *, p: int, on: str, nyquist: bool
     ) -> None:
+        self.convolutions = _Convolutions()
         self.layers: list[tuple[str, nn.Module]] = []
         for root in roots(module):
             seen = root.trace() if isinstance(root, Network) else trace(root, example)
@@ -96,9 +99,11 @@ class Strided:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While this is open, every pass counts."""
-        handles = [layer.register_forward_hook(self._see(name)) for name, layer in self.layers]
+        handles = [layer.register_forward_pre_hook(self._forget) for _, layer in self.layers]
+        handles += [layer.register_forward_hook(self._see(name)) for name, layer in self.layers]
         try:
-            yield
+            with self.convolutions:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -110,16 +115,45 @@ class Strided:
             for name, (difference, wanted, rows) in self.sums.items()
         }
 
+    def _forget(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        self.convolutions.seen.clear()
+
     def _see(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            z, small = before_and_after(layer, args[0], out)
+            z, small = self.convolutions.before_and_after(args[0], out)
             if z.shape[:2] != small.shape[:2]:
                 return
-            new = [float(size.mean(1).sum()) for size in _compared(z, small, **self.how)]
+            new = [float(size.mean()) * len(out) for size in _compared(z, small, **self.how)]
             old = self.sums.get(name, (0.0, 0.0, 0))
-            self.sums[name] = (old[0] + new[0], old[1] + new[1], old[2] + len(z))
+            self.sums[name] = (old[0] + new[0], old[1] + new[1], old[2] + len(out))
 
         return hook
+
+
+class _Convolutions(TorchFunctionMode):
+    """The strided convolutions that a layer calls, whatever it makes its weights of: what they read, and what with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[dict[str, Any], tuple[int, int], torch.Size]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "conv2d":
+            given = {**dict(zip(ARGUMENTS, args, strict=False)), **(kwargs or {})}
+            stride = given.pop("stride", 1)
+            steps = (stride,) * 2 if isinstance(stride, int) else (stride[0], stride[-1])
+            if max(steps) > 1:
+                self.seen.append((given, steps, out.shape))
+        return out
+
+    def before_and_after(self, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The map in front of a layer's step over pixels, and behind it: of a convolution, its own at stride 1."""
+        for given, steps, shape in reversed(self.seen):
+            if shape[-2:] == out.shape[-2:]:  # rows and channels may be folded into one another
+                z = torch.conv2d(**given)
+                return z, z[..., :: steps[0], :: steps[1]]
+        return x, out
 
 
 def strided(found: Trace) -> tuple[Call, ...]:
@@ -129,18 +163,6 @@ def strided(found: Trace) -> tuple[Call, ...]:
     outer = {place for i in stepping for place in around[i]}
     inner = {found.calls[i].name: found.calls[i] for i in stepping if i not in outer}
     return tuple(inner.values())
-
-
-def before_and_after(layer: nn.Module, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """The map in front of a layer's step over pixels, and behind it."""
-    stride = getattr(layer, "stride", None)
-    if getattr(layer, "weight", None) is None or stride is None:
-        return x, out
-    steps = (stride,) * 2 if isinstance(stride, int) else tuple(stride)
-    dense = copy.copy(layer)  # shares the parameters; a call of `forward` passes the hooks by
-    dense.stride = (1, 1)  # type: ignore[assignment]
-    z: Tensor = dense.forward(x)
-    return z, z[..., :: steps[0], :: steps[1]]
 
 
 def _compared(

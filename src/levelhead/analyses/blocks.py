@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from levelhead.analyses.running import Running, Sum, names_of, roots
+from levelhead.analyses.running import ATTENTION, CONVOLUTION, MLP, Running, Sum, names_of, roots
 from levelhead.declared import Declared
 from levelhead.network import Network
 from levelhead.probe import Call, Trace, evaluating, trace
@@ -19,7 +19,7 @@ from levelhead.types import CannotCompose
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SEVERAL = 2  # residual modules inside another one make that a stage and no block
 BEFORE, AT_SUM, BEHIND = "before", "at a sum", "behind"
-STEM, ATTENTION, CONVOLUTION, MLP = "stem", "attention", "convolution", "mlp"
+STEM = "stem"
 
 
 class Block(NamedTuple):
@@ -168,15 +168,14 @@ def _block(found: Sum, count: int, ends: bool) -> Block:
 
 
 def _kind(found: Sum) -> str:
-    if any(item == ATTENTION or isinstance(item, nn.MultiheadAttention) for item in found.seen):
-        return ATTENTION
-    wide = any(isinstance(item, CONVOLUTIONS) and prod(item.kernel_size) > 1 for item in found.seen)
-    return MLP if not wide and any(isinstance(item, nn.Linear) for item in found.seen) else CONVOLUTION
+    attends = any(isinstance(item, nn.MultiheadAttention) for item in found.seen)
+    kinds = [ATTENTION] if attends else [kind for kind in (ATTENTION, CONVOLUTION, MLP) if kind in found.seen]
+    return kinds[0] if kinds else CONVOLUTION  # of single pixels
 
 
 def _weighs(found: Sum) -> bool:
-    """Whether something with weights ran since the sum before."""
-    return any(isinstance(item, nn.Module) and any(True for _ in item.parameters(recurse=False)) for item in found.seen)
+    """Whether a branch with weights was added: positions of tokens are not."""
+    return any(isinstance(item, str | nn.MultiheadAttention) for item in found.seen)
 
 
 def _readable(shape: torch.Size) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from levelhead.network import Network
 from levelhead.predictor import Predictor
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+ATTENTION, CONVOLUTION, MLP, POINTWISE = "attention", "convolution", "mlp", "pointwise"
 ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 
 
@@ -20,7 +23,8 @@ class Sum(NamedTuple):
 
     place   which sum of this call of the module, from 0.
     kept    the summand that is what the module was given, or the sum before: the identity shortcut. None without.
-    seen    what ran since the sum before: names of torch's functions, and the modules.
+    seen    what ran since the sum before: modules, and "attention", "convolution", "pointwise" (a convolution of
+            one pixel) and "mlp" (a linear layer) for what was done, in modules or not.
     """
 
     name: str
@@ -78,9 +82,10 @@ class Running(TorchFunctionMode):
         call = self.calls[-1]
         if name in ADDITIONS and _alike(args) and not (kwargs or {}).get("alpha"):
             return self._summed(call, args, out, in_place=name == "add_")
-        if name in ATTENTIONS or (name == "softmax" and _over_last(args, kwargs or {})):
+        ran = _what(name, args, kwargs or {})
+        if ran is not None:
             for around in self.calls:
-                around.seen.append("attention")
+                around.seen.append(ran)
         return out
 
     def _summed(self, call: _Call, args: Sequence[Any], out: Tensor, *, in_place: bool) -> Tensor:
@@ -116,6 +121,15 @@ def names_of(module: nn.Module) -> dict[nn.Module, str]:
         for name, child in root.named_modules():
             found.setdefault(child, name.removeprefix("features.") if isinstance(root, Network) else name)
     return found
+
+
+def _what(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """What a function of torch does that tells kinds of blocks apart."""
+    if name in ATTENTIONS or (name == "softmax" and _over_last(args, kwargs)):
+        return ATTENTION
+    if name in CONVOLUTIONS:
+        return CONVOLUTION if len(args) > 1 and prod(args[1].shape[2:]) > 1 else POINTWISE
+    return MLP if name == "linear" else None
 
 
 def _alike(args: Sequence[Any]) -> bool:
