@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from levelhead.layers.blur_pool import BlurPool2d
 from levelhead.layers.flc_pool import IMPLEMENTATIONS, LEGACY, NYQUIST, PADS, WINDOWS, FLCPool2d
 
 SIZES = tuple(range(2, 65))
@@ -211,6 +212,13 @@ def test_compiled_without_a_break_and_exported() -> None:
     assert_close(program.module()(x), expected)
     assert not any("fft" in str(node.target) for node in program.graph.nodes)
     assert_close(fresh(x), expected)  # nothing of the export is left in it
+
+
+def test_row_by_row_under_vmap_and_along_a_tangent() -> None:
+    x, v = noise(3, 2, 8, 6), noise(3, 2, 8, 6, seed=1)
+    for layer in (FLCPool2d(), FLCPool2d(window="hamming"), BlurPool2d(4)):
+        assert_close(torch.func.vmap(lambda row, layer=layer: layer(row[None])[0])(x), layer(x))
+        assert_close(torch.func.jvp(layer, (x,), (v,))[1], layer(v))
 
 
 def test_made_in_inference_mode_it_still_trains() -> None:
