@@ -1,4 +1,4 @@
-"""FLC pooling against its literal form (fft2, shift, crop, shift, ifft2, real), and what cropping a spectrum must do."""
+"""FLC pooling against its literal form (fft2, shift, crop, shift, ifft2, real), and what a cropped spectrum must do."""
 
 import math
 from itertools import product
@@ -214,6 +214,7 @@ def test_compiled_without_a_break_and_exported() -> None:
     assert_close(fresh(x), expected)  # nothing of the export is left in it
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's scripts for forward mode, when first loaded
 def test_row_by_row_under_vmap_and_along_a_tangent() -> None:
     x, v = noise(3, 2, 8, 6), noise(3, 2, 8, 6, seed=1)
     for layer in (FLCPool2d(), FLCPool2d(window="hamming"), BlurPool2d(4)):
