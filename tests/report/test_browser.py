@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 from report.runs import failed, regression
+from report.test_diagnosis import cell
 
 from levelhead.backbones.mlp import MLP
 from levelhead.recipe import DeepEnsemble, Recipe
+from levelhead.report.diagnosis import write_diagnosis
 from levelhead.report.page import write_report
 from levelhead.samplers.sgd import SGD
 from levelhead.studies.compare import compare
+from levelhead.studies.store import find_cells
 from levelhead.tasks.stripes import stripes
 
 pytestmark = pytest.mark.browser
@@ -71,6 +74,23 @@ def visit(browser):
     assert complaints == []
 
 
+def inside(root: Path) -> Path:
+    """The page about two diagnosed networks, one of them with a long name."""
+    cell(root, "plain", 0, attention=False)
+    cell(root, "a_part_with_a_very_long_name(and=1, many=2, arguments=(3, 4, 5, 6, 7, 8))", 0, attention=True)
+    return write_diagnosis(find_cells(root), root / "diagnosis.html")
+
+
+def test_pictures_of_a_diagnosis_have_names_and_descriptions(visit, tmp_path):
+    page = visit(inside(tmp_path))
+    found = page.evaluate(SVG_NAMES)
+    assert len(found) == 10
+    assert all(name and text for name, text in found)
+    assert len({name for name, _ in found}) == len(found)
+    page.locator(".key button").nth(1).click()
+    assert page.locator(".s.on").count() > 5
+
+
 def test_the_headline_table_has_every_finished_recipe(visit, path):
     page = visit(path)
     names = page.locator(".headline tbody th .recipe").all_inner_texts()
@@ -129,9 +149,13 @@ def test_a_recipe_chosen_in_a_key_stands_out_everywhere(visit, path):
 
 
 @pytest.mark.parametrize("width", [NARROW, 768, 1280])
-@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("kind", ["classification", "regression", "diagnosis"])
 def test_nothing_hangs_over_the_edge(visit, path, tmp_path, width, kind):
-    shown = path if kind == "classification" else write_report(regression(tmp_path, seeds=(0, 1)))
+    made = {
+        "regression": lambda: write_report(regression(tmp_path, seeds=(0, 1))),
+        "diagnosis": lambda: inside(tmp_path),
+    }
+    shown = path if kind == "classification" else made[kind]()
     page = visit(shown, width=width)
     page.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
