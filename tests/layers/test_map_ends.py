@@ -64,4 +64,7 @@ def test_the_last_map_is_that_of_the_largest_module() -> None:
     (place,) = behind_last_map(seen)
     assert (place.name, place.behind, place.channels) == ("0", True, 4)
     assert behind_last_map(trace(inner, torch.rand(2, 3, 8, 8))) == ()  # it ends in a map
+    act = nn.ReLU()
+    twice = nn.Sequential(act, nn.Conv2d(3, 4, 3), act, nn.Flatten())
+    assert behind_last_map(trace(twice, torch.rand(2, 3, 8, 8))) == ()  # behind it is also in front of the convolution
     assert behind_last_map(trace(nn.Linear(3, 2), torch.rand(2, 3))) == ()

@@ -29,12 +29,17 @@ def pre_activation(trace: Trace) -> bool:
 
 
 def behind_last_map(trace: Trace) -> tuple[Place, ...]:
-    """Behind the largest module that returns the network's last map; nothing where that is the network itself."""
+    """Behind the largest module that returns the network's last map.
+
+    Nothing where that is the network itself, or a module that is called more than once.
+    """
     maps = [i for i, call in enumerate(trace.calls) if _is_map(call.output_shape)]
     if not maps or _is_map(trace.calls[0].output_shape):
         return ()
     last = max(maps, key=lambda i: (_end(trace, i), -trace.calls[i].depth))
     call = trace.calls[last]
+    if sum(other.name == call.name for other in trace.calls) > 1:
+        return ()
     return (Place(call.name, behind=True, channels=call.output_shape[1]),)
 
 
