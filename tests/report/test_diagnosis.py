@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from report.test_page import Outline
 
+from levelhead.report.bands import worst
 from levelhead.report.depth import by_depth
 from levelhead.report.diagnosis import write_diagnosis
-from levelhead.report.evidence import read
+from levelhead.report.evidence import Estimate, read
 from levelhead.studies.store import Status, find_cells, write_json, write_records, write_status
 
 HEADINGS = (
@@ -117,10 +118,16 @@ def test_depth_goes_from_the_stem_to_the_last_block_and_seeds_are_averaged(tmp_p
     assert found[0].estimate.seeds == 2
 
 
+@pytest.mark.parametrize("error, reading", [(0.01, "loses most at 0.5 π (−5.0 points)."), (0.04, "beyond chance")])
+def test_losses_within_chance_are_told_as_such(error, reading):
+    points = [(0.1, Estimate(-0.02, error, 1)), (0.5, Estimate(-0.05, error, 1))]
+    assert reading in worst(points)
+
+
 def test_what_was_left_out_is_told_with_its_reason(tmp_path):
     folder = cell(tmp_path, "plain", 0, attention=False, suites=("band_noise", "shift_consistency"))
     reasons = {folder: {"lesion_study": "no residual branch of this network can be taken out"}}
     text = write_diagnosis([folder], tmp_path / "page.html", reasons=reasons).read_text()
     assert ">What each block is worth</h2>" in text
-    assert "Left out: no residual branch of this network can be taken out." in text
+    assert ": left out, since no residual branch of this network can be taken out." in text
     assert "Frequencies by depth" not in text  # it was not asked for

@@ -33,10 +33,10 @@ class BandNoise:
     severity     1 to 5: how strong the noise is; of one norm in every band, before clipping.
     limit        test images, drawn once with a fixed seed, the same for every predictor; None for all.
 
-    The records of a band have its frequency as data and its place (from 1) as severity: metrics `accuracy`,
-    `accuracy_change` with its standard error over images, `nll` and `frequency`; those of the set `clean` are without
-    noise. Park & Kim (arXiv 2202.06709): convolutional networks lose most at high frequencies, transformers at low
-    ones. Nothing for tables. Stored as `band_noise-<frequency>`.
+    The records of a band have its frequency as data and its place (from 1) as severity: metrics `accuracy`
+    and `accuracy_change` with their standard errors over images, `nll` and `frequency`; those of the set `clean` are
+    without noise. Park & Kim (arXiv 2202.06709): convolutional networks lose most at high frequencies, transformers at
+    low ones. Nothing for tables. Stored as `band_noise-<frequency>`.
     """
 
     reference: ClassVar[Reference] = Reference(
@@ -120,7 +120,9 @@ class _Noisy:
 
 def _quality(beliefs: ClassBeliefs) -> dict[str, float]:
     nll = -beliefs.log_probs.double()[torch.arange(len(beliefs)), beliefs.y].mean()
-    return {"accuracy": float(_correct(beliefs).mean()), "nll": float(nll)}
+    accuracy = float(_correct(beliefs).mean())
+    error = (accuracy * (1 - accuracy) / len(beliefs)) ** 0.5
+    return {"accuracy": accuracy, "accuracy_se": error, "nll": float(nll)}
 
 
 def _correct(beliefs: ClassBeliefs) -> Tensor:

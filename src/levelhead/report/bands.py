@@ -33,7 +33,7 @@ def bands(evidence: Evidence) -> Markup | None:
     )
     shown = [c.series for c in evidence.done if curve(c, "accuracy_change")]
     made = figure(panels, caption=caption, of=shown, numbers=join(tables))
-    told = [(c.series, _worst(points)) for c in evidence.done if (points := curve(c, "accuracy_change"))]
+    told = [(c.series, worst(points)) for c in evidence.done if (points := curve(c, "accuracy_change"))]
     return join(reading(told, known=KNOWN), made)
 
 
@@ -49,8 +49,11 @@ def curve(contender: Contender, name: str) -> Curve:
     return found
 
 
-def _worst(points: Curve) -> str:
+def worst(points: Curve) -> str:
+    """Where most accuracy is lost, in words; a loss within two standard errors is none."""
     frequency, change = min(points, key=lambda point: point[1].mean)
+    if change.mean + 2 * (change.mean - change.band[0]) >= 0:
+        return "loses no accuracy beyond chance in any band."
     return f"loses most at {frequency:g} π ({CHANGE.write(change.mean)})."
 
 

@@ -75,7 +75,7 @@ def _section(
     left = []
     for contender in evidence.done:
         why = {reasons[run.folder][name] for run in contender.done if name in reasons.get(run.folder, {})}
-        left += [el("p", named(contender.series), f" Left out: {text}.", class_="note") for text in sorted(why)]
+        left += [el("p", named(contender.series), f": left out, since {text}.", class_="note") for text in sorted(why)]
     return join(content, left) if content is not None or left else None
 
 
