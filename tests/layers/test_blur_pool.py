@@ -1,6 +1,7 @@
 """BlurPool against explicit padding and convolution, average pooling, and the bounds of a positive filter."""
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 
 from levelhead.layers import blur_pool
 from levelhead.layers.blur_pool import MOST_TAPS, PADDINGS, BlurPool2d, binomial
+from levelhead.layers.flc_pool import FLCPool2d
 
 TAPS = range(1, MOST_TAPS + 1)
 
@@ -75,6 +77,35 @@ def test_circular_shifts_by_the_stride_shift_the_output_by_one_and_checkerboards
     assert_close(layer(x.roll((2, -4), (2, 3))), layer(x).roll((1, -2), (2, 3)))
     board = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(6)
     assert_close(layer(torch.outer(board, board)[None, None]), torch.zeros(1, 1, 6, 6, dtype=torch.float64))
+
+
+def moved_by_half(y: Tensor) -> Tensor:
+    """y moved by half a pixel along both axes, as its own frequencies say."""
+    size = y.shape[2]
+    k = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    phase = torch.polar(torch.ones_like(k), -math.pi * k / size)
+    rows = torch.fft.ifft2(torch.fft.fft2(y) * phase[:, None]).real
+    return torch.fft.ifft2(torch.fft.fft2(rows) * phase).real
+
+
+@pytest.mark.parametrize("below, plain, blurred, cropped", [(0.5, 1.12, 0.33, 1e-14), (0.25, 0.41, 0.063, 1e-14)])
+def test_error_of_a_half_pixel_shift_of_max_pooling(below: float, plain: float, blurred: float, cropped: float) -> None:
+    """rms(f(shifted x) - shifted f(x)) / std(f(x)) for x = noise below so many cycles a pixel: 2 x 2 maxima strided,
+    before a blur, and before FLC pooling."""
+    noise_map = noise(16, 4, 32, 32)
+    inside = torch.fft.fftfreq(32, dtype=torch.float64).abs() < below
+    x = torch.fft.ifft2(torch.fft.fft2(noise_map) * torch.outer(inside, inside)).real if below < 0.5 else noise_map
+
+    def maxima(z: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(z, (0, 1, 0, 1), mode="circular"), 2, 1)
+
+    def error(pool: Callable[[Tensor], Tensor]) -> float:
+        y, moved = pool(x), pool(x.roll((1, 1), (2, 3)))
+        return float((moved - moved_by_half(y)).square().mean().sqrt() / y.std())
+
+    assert error(lambda z: F.max_pool2d(z, 2)) == pytest.approx(plain, rel=0.03)
+    assert error(lambda z: BlurPool2d(4, padding="circular")(maxima(z))) == pytest.approx(blurred, rel=0.03)
+    assert error(lambda z: FLCPool2d(nyquist="zero")(maxima(z))) < cropped
 
 
 def test_small_maps_get_fewer_taps_or_are_refused() -> None:
