@@ -12,10 +12,13 @@ from levelhead.backbones.vgg import VGG
 from levelhead.layers.msa_block import MSABlock
 from levelhead.likelihood import Signature
 from levelhead.network import Network
+from levelhead.surgeries.alias_free import AliasFree
 from levelhead.surgeries.batch_ensemble import BatchEnsemble
 from levelhead.surgeries.mc_dropout import MCDropout
 from levelhead.surgeries.msa_tail import MSATail, build_up, rooms
+from levelhead.surgeries.packed_ensemble import PackedEnsemble
 from levelhead.surgeries.spatial_smoothing import SpatialSmoothing
+from levelhead.surgeries.spectral_norm import SpectralNorm
 from levelhead.types import CannotCompose, NoLayerReplaced
 
 IMAGES = Signature((3, 32, 32), 10)
@@ -114,8 +117,12 @@ def test_refusals() -> None:
     network = SMALL(IMAGES)
     with pytest.raises(CannotCompose, match="one number a stage; this network has 4 stages, of 2, 2, 2, 2 blocks"):
         MSATail((1, 1))(network)
-    with pytest.raises(CannotCompose, match="put msa_tail before the surgery"):
-        MSATail()(BatchEnsemble(num_members=2)(network))
+    for surgery in (BatchEnsemble(num_members=2), PackedEnsemble(num_members=2)):
+        with pytest.raises(CannotCompose, match="parameters of members"):
+            MSATail()(surgery(ResNet(depth=20, width=8)(IMAGES)))
+    for surgery in (SpectralNorm(), MCDropout(), AliasFree()):
+        with pytest.raises(CannotCompose, match=f"what {type(surgery).__name__} put there: put msa_tail before"):
+            MSATail()(surgery(network))
     with pytest.raises(CannotCompose, match="is an MSA block: put all of them into the msa of one"):
         MSATail()(MSATail()(network))
     frozen = SMALL(IMAGES)

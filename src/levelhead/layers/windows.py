@@ -89,7 +89,7 @@ class RelativeBias(nn.Module):
         self, q: Float[Tensor, "batch window head place feature"], height: int, width: int
     ) -> Float[Tensor, "... head_or_one place place"]:
         """R for a map of this size, with an axis of windows in front where they differ."""
-        bias = self.table[:, self.index].to(q.dtype)
+        bias = self.table[:, self.index]  # in the table's type: under autocast the softmax is of full precision
         sees = self.windows.sees(height, width, q.device)
         if sees is None:
             return bias

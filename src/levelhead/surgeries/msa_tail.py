@@ -6,12 +6,12 @@ from typing import ClassVar, NamedTuple
 
 from torch import nn
 
-from levelhead.declared import Declared
+from levelhead.declared import Declared, Membered
 from levelhead.layers.initialise import he_normal
 from levelhead.layers.local_attention import checked_heads, head_size, window_for
 from levelhead.layers.msa_block import VARIANTS, MSABlock
 from levelhead.layers.stages import Unit, room, stages, tail
-from levelhead.network import Network
+from levelhead.network import Network, Note
 from levelhead.types import CannotCompose, NoLayerReplaced, Reference
 
 NO_STAGES = (
@@ -23,7 +23,11 @@ NO_ROOM = (
     "MSATail: msa={msa} wants {wanted} MSA blocks in stage {stage}, whose {size} blocks hold at most {room}: the first "
     "one stays a convolution, and of the others every second one is replaced. Put a smaller number there"
 )
-OWNED = "MSATail replaces {name} and with it its {kind}: put msa_tail before the surgery that put it there"
+OWNED = "MSATail replaces {name} and with it what {author} put there: put msa_tail before the surgery that did"
+MEMBERED = (
+    "MSATail: the features hold layers with parameters of members; attention would have none of its own a member, or mix "
+    "their channels: put msa_tail before the surgery that gives them"
+)
 TWICE = (
     "MSATail would replace {name}, which is an MSA block: put all of them into the msa of one msa_tail (or alter_net)"
 )
@@ -49,8 +53,8 @@ class MSATail:
     zero_init      the new branches start at 0, so that the new blocks start as the identity.
 
     Norms are GroupNorm where the network has no others, else BatchNorm. Convolutions ~ Normal(0, 2 / fan_out). Raises
-    NoLayerReplaced where no stage has room, CannotCompose where `msa` does not fit, and where a block that is to go
-    holds another surgery's layers or frozen weights.
+    NoLayerReplaced where no stage has room, CannotCompose where `msa` does not fit, where a block that is to go holds
+    another surgery's layers or frozen weights, and where features have members.
 
     Park & Kim, arXiv 2202.06709.
     """
@@ -76,10 +80,12 @@ class MSATail:
 
     def __call__(self, network: Network) -> Network:
         """The network with an MSA block at each place."""
+        if any(isinstance(module, Membered) for module in network.features.modules()):
+            raise CannotCompose(MEMBERED)
         found = stages(network.trace())
         spots = {unit.name: (i, unit) for i, units in enumerate(self.chosen(found)) for unit in units}
         for _, unit in spots.values():
-            check_replaceable(unit)
+            check_replaceable(unit, network.notes)
         norm = "group" if network.layers(nn.GroupNorm) and not network.layers(nn.BatchNorm2d) else "batch"
         at: dict[nn.Module, tuple[int, Unit]] = {}
 
@@ -131,13 +137,16 @@ class MSATail:
         return made
 
 
-def check_replaceable(unit: Unit) -> None:
+def check_replaceable(unit: Unit, notes: Sequence[Note]) -> None:
     """Raise CannotCompose for a block of attention, or one that holds another surgery's layers or frozen weights."""
     if isinstance(unit.module, MSABlock):
         raise CannotCompose(TWICE.format(name=unit.name))
+    for note in notes:
+        if any(f"{place}.".startswith(f"{unit.name}.") for place in note.converted):
+            raise CannotCompose(OWNED.format(name=unit.name, author=note.author))
     for module in unit.module.modules():
         if isinstance(module, Declared):
-            raise CannotCompose(OWNED.format(name=unit.name, kind=type(module).__name__))
+            raise CannotCompose(OWNED.format(name=unit.name, author=f"whoever made its {type(module).__name__}"))
     if any(not parameter.requires_grad for parameter in unit.module.parameters()):
         raise CannotCompose(FROZEN.format(name=unit.name))
 
