@@ -27,7 +27,10 @@ class Aliasing:
     """
 
     reference: ClassVar[Reference] = Reference(
-        "Grabinski et al.", 2022, arxiv="2204.00491", title="FrequencyLowCut Pooling"
+        "Grabinski et al.",
+        2022,
+        arxiv="2204.00491",
+        title="FrequencyLowCut Pooling - Plug & Play against Catastrophic Overfitting",
     )
     limit: int | None = 100
     p: int = 1

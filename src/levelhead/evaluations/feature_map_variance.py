@@ -28,7 +28,10 @@ class FeatureMapVariance:
     """
 
     reference: ClassVar[Reference] = Reference(
-        "Park and Kim", 2021, arxiv="2105.12639", title="Blurs Behave Like Ensembles"
+        "Park and Kim",
+        2022,
+        arxiv="2105.12639",
+        title="Blurs Behave Like Ensembles: Spatial Smoothings to Improve Accuracy, Uncertainty, and Robustness",
     )
     limit: int | None = 200
     passes: int = 5

@@ -28,13 +28,13 @@ class VarianceScaling:
 
     Raises CannotCompose for classes, and after conformal or selective steps.
 
-    Laves et al., arXiv 2102.13640 (sigma scaling); Levi et al., arXiv 1905.11659.
+    Laves et al., arXiv 2104.12376 (sigma scaling); Levi et al., arXiv 1905.11659.
     """
 
     reference: ClassVar = Reference(
         "Laves et al.",
         2021,
-        arxiv="2102.13640",
+        arxiv="2104.12376",
         title="Recalibration of Aleatoric and Epistemic Regression Uncertainty in Medical Imaging",
     )
     wants_targets: ClassVar = True

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from levelhead.curvature.places import alive, candidates, largest
 from levelhead.network import Network
 from levelhead.tasks.task import Task
-from levelhead.types import CannotCompose
+from levelhead.types import CannotCompose, Reference
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Rule(ABC):
     stream. The network is untouched.
     """
 
+    reference: ClassVar = Reference(
+        "Daxberger et al.", 2021, arxiv="2010.14689", title="Bayesian Deep Learning via Subnetwork Inference"
+    )
     k: int | float = 0.01
     include: tuple[str, ...] = ("*weight*",)
     norms: bool = False

@@ -1,7 +1,6 @@
 """The parameters that contribute most to the predictive variance of the training rows."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +9,6 @@ from levelhead.curvature.parameter_sums import contributions
 from levelhead.network import Network
 from levelhead.subnetworks._rule import Rule
 from levelhead.tasks.task import Task
-from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,6 @@ class Contribution(Rule):
     rule.
     """
 
-    reference: ClassVar = Reference(
-        "Daxberger et al.", 2021, arxiv="2010.14689", title="Bayesian Deep Learning via Subnetwork Inference"
-    )
     prior_precision: float = 1.0
 
     def __post_init__(self) -> None:

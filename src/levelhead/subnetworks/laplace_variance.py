@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +11,6 @@ from levelhead.curvature.parameter_sums import contributions, curvature_root, sq
 from levelhead.network import Network
 from levelhead.subnetworks._rule import Rule
 from levelhead.tasks.task import Task
-from levelhead.types import Reference
 
 DEGENERATE = 0.1  # of what as many parameters drawn at random would explain on average
 WARNING = (
@@ -33,9 +31,6 @@ class LaplaceVariance(Rule):
     members or pixels. Other fields as in every rule, but that dead parameters may be chosen.
     """
 
-    reference: ClassVar = Reference(
-        "Daxberger et al.", 2021, arxiv="2010.14689", title="Bayesian Deep Learning via Subnetwork Inference"
-    )
     exclude_dead: bool = False
     prior_precision: float = 1.0
 

@@ -1,7 +1,6 @@
 """The parameters that vary most along a path of SGD around the trained weights."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,6 @@ from levelhead.samplers.swag import MIN_VARIANCE, SWAG, SWAGState
 from levelhead.subnetworks._rule import Rule
 from levelhead.tasks.task import Task
 from levelhead.training import Run, Runtime, train
-from levelhead.types import Reference
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,6 @@ class SWAGVariance(Rule):
     Daxberger et al., arXiv 2010.14689; Maddox et al., arXiv 1902.02476.
     """
 
-    reference: ClassVar = Reference(
-        "Daxberger et al.", 2021, arxiv="2010.14689", title="Bayesian Deep Learning via Subnetwork Inference"
-    )
     path: SGD = field(
         default_factory=lambda: SGD(epochs=40, lr=0.01, momentum=0.9, weight_decay=3e-4, schedule="constant")
     )
