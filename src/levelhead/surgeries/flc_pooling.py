@@ -27,8 +27,8 @@ class FLCPooling:
 
     FLC pooling keeps the low half of the frequencies of each axis and none above (`layers.flc_pool`): what follows is
     free of aliases. The weights stay, there are no parameters, and the sizes of all maps are kept. 1 x 1 shortcuts too,
-    with one pooling for all convolutions that read one map;
-    the stem of ImageNet networks becomes FLC, 7 x 7 at stride 1, norm, activation, FLC. Pools of all pixels stay.
+    with one pooling for all convolutions that read one map. The stem of ImageNet networks becomes FLC, 7 x 7 at stride
+    1, norm, activation, FLC. Pools of all pixels stay.
 
     convolutions  do so with strided convolutions.
     pools         and with strided max and average pools.
