@@ -92,7 +92,7 @@ def steps_over_pixels(trace: Trace) -> Steps:
     stepping = [i for i in reducing if calls[i].subsamples and not is_global(calls[i]) and i not in outer]
     between = before_subsampling(trace)
     functional = {place.name for place in between.found if place.behind} | {name for name, _ in between.left}
-    first = first_convolutions(trace)
+    first = convolving(trace)
     found: dict[str, Step] = {}
     left: dict[str, str] = {}
     for i in stepping:
@@ -118,7 +118,7 @@ def is_global(call: Call) -> bool:
     return call.collapses and not small
 
 
-def first_convolutions(trace: Trace) -> list[int]:
+def convolving(trace: Trace) -> list[int]:
     """The calls that convolve more than one pixel."""
     kinds = (*CONVOLUTIONS, *MEMBERS)
     around = trace.around()
