@@ -20,7 +20,6 @@ EPS = 16 / 255
 BACKBONE = "resnet(depth=8, width=16, preact=True)"
 NETWORKS = {"strided convolution": "", "BlurPool": "blur_pool + ", "FLC pooling": "flc_pooling + "}
 EPOCHS, PLAIN_EPOCHS = 12, 12
-SEEDS = 6  # of adversarial training: counts of collapses say little of three
 PUBLISHED = {  # read off the figures and the abstract of arXiv 2204.00491, CIFAR-10, PreAct-ResNet-18, 8/255
     "strided convolution": "collapses",
     "BlurPool": "collapses",
@@ -56,8 +55,7 @@ def adversarial(options: Options) -> tuple[Trained, Measured]:
         f"sgd(epochs={epochs}, lr=0.1, batch_size=64, warmup_epochs=1.0, schedule='constant', precision='bfloat16')"
     )
     lines = {name: f"{surgery}{watch} + {sampler}" for name, surgery in NETWORKS.items()}
-    seeds = options.seeds if options.quick else max(options.seeds, SEEDS)
-    found = compared(options, lines, seeds, f"attack(attacks={attacks}, radii=(), limit=500, check=None)")
+    found = compared(options, lines, f"attack(attacks={attacks}, radii=(), limit=500, check=None)")
     logs = {name: [log(cell.folder) for cell in found.cells if cell.name == line] for name, line in lines.items()}
     return logs, named(found, lines)
 
@@ -68,17 +66,17 @@ def without_attacks(options: Options) -> Measured:
     lines = {name: f"{surgery}aliasing_watch + {sampler}" for name, surgery in NETWORKS.items()}
     small, l2 = f"pgd(eps={1 / 255}, steps=10)", f"pgd(eps={32 / 255}, steps=10, norm='l2')"
     suites = f"attack(attacks=({l2}, {small}), radii=({8 / 255},), limit=500, check=None)"
-    found = compared(options, lines, options.seeds, suites, "shift_consistency(max_shift=3)", "aliasing")
+    found = compared(options, lines, suites, "shift_consistency(max_shift=3)", "aliasing")
     return named(found, lines)
 
 
-def compared(options: Options, lines: dict[str, str], seeds: int, *suites: str) -> Comparison:
+def compared(options: Options, lines: dict[str, str], *suites: str) -> Comparison:
     """A study of these recipes."""
     found = compare(
         pictures(options.data_dir),
         list(lines.values()),
         backbones=BACKBONE,
-        seeds=seeds,
+        seeds=options.seeds,
         suites=("clean", *suites),
         root=options.root,
         workers=options.workers,
