@@ -118,7 +118,7 @@ def test_refusals() -> None:
     with pytest.raises(CannotCompose, match="one number a stage; this network has 4 stages, of 2, 2, 2, 2 blocks"):
         MSATail((1, 1))(network)
     for surgery in (BatchEnsemble(num_members=2), PackedEnsemble(num_members=2)):
-        with pytest.raises(CannotCompose, match="parameters of members"):
+        with pytest.raises(CannotCompose, match="hold parameters of members"):
             MSATail()(surgery(ResNet(depth=20, width=8)(IMAGES)))
     for surgery in (SpectralNorm(), MCDropout(), AliasFree()):
         with pytest.raises(CannotCompose, match=f"what {type(surgery).__name__} put there: put msa_tail before"):

@@ -25,8 +25,8 @@ NO_ROOM = (
 )
 OWNED = "MSATail replaces {name} and with it what {author} put there: put msa_tail before the surgery that did"
 MEMBERED = (
-    "MSATail: the features hold layers with parameters of members; attention would have none of its own a member, or mix "
-    "their channels: put msa_tail before the surgery that gives them"
+    "MSATail: the features hold parameters of members, of which attention would have none, or whose channels it would "
+    "mix: put msa_tail before the surgery that gives them"
 )
 TWICE = (
     "MSATail would replace {name}, which is an MSA block: put all of them into the msa of one msa_tail (or alter_net)"
