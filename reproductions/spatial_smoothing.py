@@ -84,7 +84,7 @@ def run(options: Options) -> list[Section]:
     cells = {arm: fitted(arm, options) for arm in ARMS}
     y = load_task("cifar10", data_dir=str(options.data_dir), **TASK).test.y[:TESTED]
     tables = [section for arm in ARMS for section in sections(arm, cells[arm], y, options)]
-    return [*tables, without_dropout(options), streams(options)]
+    return [*tables, streams(options), without_dropout(options)]
 
 
 def lines(arm: Arm, options: Options) -> tuple[str, str]:
