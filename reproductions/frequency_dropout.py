@@ -42,7 +42,7 @@ ARMS = {
     "FD-RF": "frequency_dropout + ",
 }
 MODES = ("frozen", "identity", "identity + BN re-estimated", "5 draws, BN re-estimated")
-ORDER = (("FD-RF", "FD-GF"), ("FD-GF", "CBS"), ("CBS", "plain"))
+ORDER = (("FD-RF", "FD-GF"), ("FD-GF", "CBS"), ("CBS", "plain"), ("FD-RF", "plain"))
 Numbers = Mapping[str, Mapping[str, float]]  # rule of prediction -> set of images -> accuracy or NLL
 
 
