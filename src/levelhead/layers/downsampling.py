@@ -33,7 +33,7 @@ MEMBERED = "a {kind} has members' weights of its own: put this surgery before th
 
 
 class LowPass(nn.Module):
-    """A layer that filters before it steps over pixels: the walk leaves it alone."""
+    """A layer that filters before it steps over pixels: the walk leaves it alone, with all that is inside."""
 
 
 class Step(NamedTuple):
@@ -85,7 +85,7 @@ def steps_over_pixels(trace: Trace) -> Steps:
     """
     around = trace.around()
     calls = trace.calls
-    whole = {i for i, call in enumerate(calls) if isinstance(call.module, MEMBERS)}
+    whole = {i for i, call in enumerate(calls) if isinstance(call.module, (*MEMBERS, LowPass))}
     visible = [i for i in range(len(calls)) if not any(outer in whole for outer in around[i])]
     reducing = [i for i in visible if calls[i].subsamples or calls[i].collapses]
     outer = {other for i in reducing for other in around[i]}
@@ -97,8 +97,7 @@ def steps_over_pixels(trace: Trace) -> Steps:
     left: dict[str, str] = {}
     for i in stepping:
         call = calls[i]
-        filtered = any(isinstance(calls[j].module, LowPass) for j in (*around[i], i))
-        if filtered or any(name.startswith(f"{call.name}.") for name in functional):
+        if isinstance(call.module, LowPass) or any(name.startswith(f"{call.name}.") for name in functional):
             continue
         before = [c for c in first if c < i]
         ends_stem = len(before) == 1 and calls[before[0]].subsamples
