@@ -29,7 +29,7 @@ from levelhead.samplers.ema import EMA
 from levelhead.samplers.sgd import SGD
 from levelhead.samplers.swag import SWAG
 from levelhead.tasks.stripes import stripes
-from levelhead.training import Progress, Run, Runtime, train
+from levelhead.training import Progress, Run, Runtime, train, watched_by
 from levelhead.types import Batch, NonFiniteLoss, Scalar
 
 TASK = stripes(n=60)
@@ -306,3 +306,13 @@ def test_a_term_that_watches_writes_to_the_log_and_ends_the_fit_also_a_resumed_o
 
     train(network, TASK, (Done(),), PLAIN, Run(0))
     assert all(torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_numbers_that_terms_watch_have_names_of_their_own() -> None:
+    assert watched_by([Counting(2)]) == {"done": 0.0}
+    with pytest.raises(ValueError, match=r"Counting calls a number 'done'.*twice"):
+        watched_by([Counting(2), Counting(3)])
+    loss = Counting(2)
+    loss.__class__ = type("Loud", (Counting,), {"watched": {"loss": 1.0}})
+    with pytest.raises(ValueError, match="Loud calls a number 'loss'"):
+        watched_by([loss])

@@ -22,6 +22,7 @@ from levelhead.tasks.task import Task
 from levelhead.types import Batch, NonFiniteLoss, Scalar
 
 LOG = "train.jsonl"  # in the folder of a fit: a line an epoch
+LOGGED = ("epoch", "loss", "seconds")  # what each line has, whatever terms watch
 NON_FINITE_LOSS = (
     "The loss became {value} in epoch {epoch} (of {epochs}), by step {step}. Lower the learning rate "
     "(--set sampler.lr=...), or clip gradients (--set sampler.clip=1.0)."
@@ -174,6 +175,20 @@ def train(
     predictor = sampler.predictor(state)
     keeper.close()
     return predictor.eval()
+
+
+def watched_by(terms: Sequence[Watching]) -> dict[str, float]:
+    """The numbers of all terms that watch. Raises ValueError where two share a name, or one is the log's own."""
+    watched: dict[str, float] = {}
+    for term in terms:
+        for name, value in term.watched.items():
+            if name in watched or name in LOGGED:
+                raise ValueError(
+                    f"watched: {type(term).__name__} calls a number {name!r}, which the log already has; "
+                    "is a regulariser in the recipe twice?"
+                )
+            watched[name] = value
+    return watched
 
 
 class Checkpoint:
