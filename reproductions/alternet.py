@@ -1,7 +1,9 @@
 """AlterNet beside its ResNet: attention at the ends of stages smooths, convolutions sharpen; what that is worth."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from levelhead.studies.compare import compare
 from levelhead.tasks.load import load_task
@@ -97,19 +99,48 @@ def depth(found: dict[str, Measured], recipe: str) -> Section:
 
 
 def signs(found: dict[str, Measured], recipe: str) -> Section:
-    """Whether the profile falls across attention and rises across convolutions."""
+    """Whether the profile falls across attention and rises across convolutions, and whether that is the attention."""
     rows = []
     for arm, measured in found.items():
         for kind, published in (("convolution", "rises"), ("attention", "falls")):
             metric = f"change_across_{kind}"
-            if metric not in set(measured.records["metric"]):
-                continue
-            values = measured.values(recipe, metric, evaluation="fourier_profile", data="network")
-            signed = f"{sum(value > 0 for value in values)} of {len(values)}"
-            rows.append([arm, kind, number(values), signed, published])
-    header = ["network", "across", "mean change of Δ log amplitude", "seeds in which it rises", "published"]
-    note = "Blocks that keep the size of the map; blocks that step move the highest frequency by themselves."
-    return Section("Does attention smooth?", header, rows, note)
+            if metric in set(measured.records["metric"]):
+                values = measured.values(recipe, metric, evaluation="fourier_profile", data="network")
+                rows.append([arm, f"all {kind}s" if kind == "convolution" else kind, *told(values), "", published])
+    for arm, kind in (
+        ("ResNet", "the last convolutions of stages 2 to 4"),
+        ("AlterNet", "attention, at the same places"),
+    ):
+        profile = across(found[arm], recipe, "fourier_profile", "log_amplitude_100")
+        variance = across(found[arm], recipe, "feature_map_variance", "spatial_variance", ratio=True)
+        rows.append([arm, kind, *told(profile), number(variance, 2), "falls across attention alone"])
+    header = ["network", "across", "mean change of Δ log amplitude", "seeds in which it rises"]
+    note = (
+        "Blocks that keep the size of the map; blocks that step move the highest frequency by themselves. The last two "
+        "rows are the same places of both networks: what attention does there that a convolution does not."
+    )
+    return Section("Does attention smooth?", [*header, "variance grows by a factor of", "published"], rows, note)
+
+
+def told(values: Sequence[float]) -> list[str]:
+    """Mean and standard error, and how many are positive."""
+    return [number(values), f"{sum(value > 0 for value in values)} of {len(values)}"]
+
+
+def across(measured: Measured, recipe: str, evaluation: str, metric: str, *, ratio: bool = False) -> list[float]:
+    """One number a seed: the change across the last blocks of stages 2, 3 and 4, a mean (of ratios: geometric)."""
+    ends = []
+    for stage in (2, 3, 4):
+        before, after = (
+            measured.values(recipe, metric, evaluation=evaluation, data=label)
+            for place in (0, 1)
+            for label in labels(measured)
+            if label.endswith(f"stage{stage}.{place}")
+        )
+        pairs = zip(before, after, strict=True)
+        ends.append([math.log(b / a) if ratio else b - a for a, b in pairs])
+    means = [fmean(seed) for seed in zip(*ends, strict=True)]
+    return [math.exp(mean) for mean in means] if ratio else means
 
 
 def bands(found: dict[str, Measured], recipe: str) -> Section:
