@@ -67,7 +67,7 @@ def kernel(
 ) -> Float[Tensor, "channel 1 row column"]:
     """outer(rows, columns) * gain for every channel of `like`, in its dtype; the sum survives 16 bits."""
     wide = torch.promote_types(like.dtype, torch.float32)
-    taps = [torch.tensor(f, dtype=wide, device=like.device) for f in (rows, columns)]
+    taps = [line(f, wide, like.device) for f in (rows, columns)]
     exact = torch.outer(*taps) * gain
     found = exact.to(like.dtype)
     if found.dtype != wide:  # rounding moves the sum by a thousandth; the centre takes that back
@@ -75,3 +75,20 @@ def kernel(
         found[centre] += (exact.sum() - found.to(wide).sum()).to(like.dtype)
     # with channels innermost: depthwise convolutions go by the strides of the kernel
     return rearrange(found, "row column -> 1 row column 1").repeat(like.shape[1], 1, 1, 1).movedim(-1, 1)
+
+
+def line(taps: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Float[Tensor, " tap"]:
+    """The taps as a tensor, made once: a device would wait for every copy. Compiled code has them inside."""
+    if torch.compiler.is_compiling():
+        return torch.tensor(taps, dtype=dtype, device=device)
+    key = (taps, dtype, device)
+    if key not in _LINES:
+        with torch.inference_mode(False):
+            made = torch.tensor(taps, dtype=dtype, device=device)
+        if type(made) is not Tensor:  # an export's stand-in must not outlive it
+            return made
+        _LINES[key] = made
+    return _LINES[key]
+
+
+_LINES: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
