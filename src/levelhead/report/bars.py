@@ -56,7 +56,9 @@ def aliasing(evidence: Evidence) -> Markup | None:
     told = []
     for contender, bars in found.items():
         worst = max(bars, key=lambda bar: bar.estimate.mean)
-        told.append((contender.series, f"aliases most at {worst.name} ({FOLDED.write(worst.estimate.mean)})."))
+        most = FOLDED.write(worst.estimate.mean)
+        words = "folds nothing." if most == FOLDED.write(0.0) else f"aliases most at {worst.name} ({most})."
+        told.append((contender.series, words))
     return join(reading(told), _bars(evidence, "aliasing", FOLDED, found, caption))
 
 
