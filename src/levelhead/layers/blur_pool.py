@@ -18,15 +18,16 @@ from torch import Tensor
 
 from levelhead.layers.axis_products import Arrays, ByMatrices, between
 from levelhead.layers.downsampling import Pair, pair, steps_of
+from levelhead.layers.taps import line
 
 MOST_TAPS = 7
 PADDINGS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant", "circular": "circular"}
 DENSE = 96
 
 
-def binomial(taps: int) -> list[float]:
+def binomial(taps: int) -> tuple[float, ...]:
     """A row of Pascal's triangle, divided by its sum: [1], [1, 1] / 2, [1, 2, 1] / 4, [1, 3, 3, 1] / 8, ..."""
-    return [math.comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps)]
+    return tuple(math.comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps))
 
 
 class BlurPool2d(ByMatrices):
@@ -107,7 +108,7 @@ class BlurPool2d(ByMatrices):
         margins = (left, max(end, 0), top, max(bottom, 0))
         padded = F.pad(x, margins, mode=PADDINGS[self.padding])
         padded = padded[:, :, : top + x.shape[2] + bottom, : left + x.shape[3] + end]
-        kernel = torch.outer(x.new_tensor(binomial(down)), x.new_tensor(binomial(right)))
+        kernel = torch.outer(*(line(binomial(taps), x.dtype, x.device) for taps in (down, right)))
         kernels = repeat(kernel, "a b -> channel 1 a b", channel=x.shape[1])
         return F.conv2d(padded, kernels, stride=self.stride, groups=x.shape[1])
 

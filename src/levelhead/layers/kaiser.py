@@ -7,6 +7,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from levelhead.layers.taps import line
+
 FEWEST, MOST = 3, 7
 
 
@@ -75,20 +77,3 @@ def kernel(
         found[centre] += (exact.sum() - found.to(wide).sum()).to(like.dtype)
     # with channels innermost: depthwise convolutions go by the strides of the kernel
     return rearrange(found, "row column -> 1 row column 1").repeat(like.shape[1], 1, 1, 1).movedim(-1, 1)
-
-
-def line(taps: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Float[Tensor, " tap"]:
-    """The taps as a tensor, made once: a device would wait for every copy. Compiled code has them inside."""
-    if torch.compiler.is_compiling():
-        return torch.tensor(taps, dtype=dtype, device=device)
-    key = (taps, dtype, device)
-    if key not in _LINES:
-        with torch.inference_mode(False):
-            made = torch.tensor(taps, dtype=dtype, device=device)
-        if type(made) is not Tensor:  # an export's stand-in must not outlive it
-            return made
-        _LINES[key] = made
-    return _LINES[key]
-
-
-_LINES: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
