@@ -178,13 +178,19 @@ def test_dropout_in_timms_code_draws_as_timm_trains_with_it() -> None:
     assert_close(made(SIGNATURE.example(2), num_samples=6), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_that_activates_first_is_smoothed_before_the_global_pool_when_asked() -> None:
+    network = Torchvision("densenet121")(SIGNATURE).eval()
+    made = SpatialSmoothing(final=True)(network)
+    assert len(made.notes[-1].converted) == len(SpatialSmoothing()(network).notes[-1].converted) + 1
+
+
 @pytest.mark.parametrize(
     "backbone, count, last",
     [
         (Torchvision("resnet50"), 4, "avgpool"),
         (Torchvision("vgg11"), 5, "features.20"),
         (Torchvision("mobilenet_v2"), 5, "features.14.conv.1.0"),  # the global pool is a function behind `features`
-        (Torchvision("densenet121"), 4, "features.transition3.pool"),
+        (Torchvision("densenet121"), 3, "features.transition3.pool"),  # activates first: not before the global pool
         (Torchvision("convnext_tiny"), 4, "avgpool"),
         (Timm("efficientnet_b0"), 5, "global_pool.pool"),
         (Timm("regnety_002"), 5, "head.global_pool.pool"),
