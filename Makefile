@@ -37,7 +37,7 @@ check: $(VENV)/.dev
 
 # Libraries that we do not control warn when imported: here a warning is no error. `make test` holds our own code to that.
 test-interop: $(INTEROP)/.interop
-	$(IBIN)/python -m pytest -m interop -W default tests/interop $(ARGS)
+	$(IBIN)/python -m pytest -n $(WORKERS) --dist worksteal -m interop -W default tests/interop $(ARGS)
 
 bench: $(INTEROP)/.interop
 	$(IBIN)/python -m benchmarks --all $(ARGS)
