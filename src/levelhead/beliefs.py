@@ -60,6 +60,11 @@ class ClassBeliefs:
     def __len__(self) -> int:
         return len(self.total)
 
+    @property
+    def correct(self) -> Float[Tensor, " row"]:
+        """1 where the likeliest class is the label, else 0; in double precision."""
+        return (self.log_probs.argmax(-1) == self.y).double()
+
     @classmethod
     def of(
         cls,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from levelhead.layers.behind_activations import behind_activations, behind_convolutions
+from levelhead.layers.behind_activations import behind_activations, behind_each_convolution
 from levelhead.probe import trace
 
 IMAGE = torch.rand(2, 3, 16, 16)
@@ -17,7 +17,7 @@ def names(module: nn.Module) -> tuple[list[str], list[str], list[str]]:
     return (
         [p.name for p in behind.found],
         [name for name, _ in behind.left],
-        [p.name for p in behind_convolutions(seen)],
+        [p.name for p in behind_each_convolution(seen)],
     )
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from levelhead.analyses.band_noise import FREQUENCIES
 from levelhead.analyses.suited import no_answers, no_images
 from levelhead.beliefs import Beliefs, ClassBeliefs
 from levelhead.measuring import Predict, Record, limited, rebatched, stable_seed
+from levelhead.metrics.classification import nll
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records
 from levelhead.shifts.frequency_noise import FrequencyNoise
@@ -85,11 +85,11 @@ class BandNoise:
             return []
         found = as_records("band_noise", CLEAN, None, _quality(clean), len(clean))
         bands = sorted(key for key in stored if key.startswith(PREFIX) and key != f"{PREFIX}{CLEAN}")
-        before = _correct(clean)
+        before = clean.correct
         for place, key in enumerate(bands, start=1):
             beliefs = stored[key]
             assert isinstance(beliefs, ClassBeliefs), "why_not refuses everything else"
-            frequency, change = float(key.removeprefix(PREFIX)), _correct(beliefs) - before
+            frequency, change = float(key.removeprefix(PREFIX)), beliefs.correct - before
             values = {
                 **_quality(beliefs),
                 "accuracy_change": float(change.mean()),
@@ -119,11 +119,6 @@ class _Noisy:
 
 
 def _quality(beliefs: ClassBeliefs) -> dict[str, float]:
-    nll = -beliefs.log_probs.double()[torch.arange(len(beliefs)), beliefs.y].mean()
-    accuracy = float(_correct(beliefs).mean())
+    accuracy = float(beliefs.correct.mean())
     error = (accuracy * (1 - accuracy) / len(beliefs)) ** 0.5
-    return {"accuracy": accuracy, "accuracy_se": error, "nll": float(nll)}
-
-
-def _correct(beliefs: ClassBeliefs) -> Tensor:
-    return (beliefs.log_probs.argmax(-1) == beliefs.y).double()
+    return {"accuracy": accuracy, "accuracy_se": error, "nll": float(nll(beliefs.log_probs.double(), beliefs.y))}

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from levelhead.analyses.lesion import MODES, units, without
 from levelhead.analyses.suited import images, no_answers, no_images
 from levelhead.beliefs import Beliefs, ClassBeliefs
 from levelhead.measuring import Predict, Record, limited
+from levelhead.metrics.classification import nll
 from levelhead.predictor import Predictor
 from levelhead.scores import as_records
 from levelhead.tasks.task import Task
@@ -76,23 +74,17 @@ class LesionStudy:
         whole = stored.get(f"{PREFIX}000-{WHOLE}")
         if not isinstance(whole, ClassBeliefs):
             return found
-        before = correct(whole)
+        before = whole.correct
         for key in stored:
             if not key.startswith(PREFIX):
                 continue
             beliefs = stored[key]
             assert isinstance(beliefs, ClassBeliefs), "why_not refuses everything else"
             place, _, data = key.removeprefix(PREFIX).partition("-")
-            after, rows = correct(beliefs), len(beliefs)
-            nll = -beliefs.log_probs.double()[torch.arange(rows), beliefs.y].mean()
-            values = {"accuracy": float(after.mean()), "nll": float(nll)}
+            after, rows = beliefs.correct, len(beliefs)
+            values = {"accuracy": float(after.mean()), "nll": float(nll(beliefs.log_probs.double(), beliefs.y))}
             if data != WHOLE:
                 values["accuracy_change"] = float((after - before).mean())
                 values["accuracy_change_se"] = float((after - before).std()) / rows**0.5
             found += as_records("lesion_study", data, int(place) or None, values, rows)
         return found
-
-
-def correct(beliefs: ClassBeliefs) -> Tensor:
-    """1 where the likeliest class is the label, else 0."""
-    return (beliefs.log_probs.argmax(-1) == beliefs.y).double()

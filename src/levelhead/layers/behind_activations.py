@@ -23,7 +23,7 @@ class Behind(NamedTuple):
     left: tuple[tuple[str, str], ...]
 
 
-def behind_convolutions(trace: Trace) -> tuple[Place, ...]:
+def behind_each_convolution(trace: Trace) -> tuple[Place, ...]:
     """Behind every convolution (behind the layer of members that holds it)."""
     return tuple(dict.fromkeys(_place(call) for call in _convolved(trace)))
 

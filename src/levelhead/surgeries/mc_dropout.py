@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import nn
 
 from levelhead.layers.around import Around
-from levelhead.layers.behind_activations import behind_activations, behind_convolutions
+from levelhead.layers.behind_activations import behind_activations, behind_each_convolution
 from levelhead.layers.dropout import Dropout, DropoutAs, FunctionalDropout, checked_rate, is_dropout
 from levelhead.layers.places import Place, before_weights, inside_blocks
 from levelhead.network import Network
@@ -86,7 +86,7 @@ class MCDropout:
             behind = behind_activations(trace)
             new = self.inserted(network, behind.found, left=behind.left)
         elif where in SEVERAL:
-            new = self.inserted(network, inside_blocks(trace) if where == "blocks" else behind_convolutions(trace))
+            new = self.inserted(network, inside_blocks(trace) if where == "blocks" else behind_each_convolution(trace))
         if where in ("layers", "head"):
             new = new.appended(self.layer(-1), name="dropout", author="MCDropout")
         return new.declare(num_samples=self.num_samples)
